@@ -1,0 +1,170 @@
+"""YAML files and `--section.key value` overrides -> Config. Every mistake is named with its place, and exits with 2.
+
+YAML is read by PyYAML and checked by pydantic, which also reads `1e-4` as the number that YAML 1.1 calls a string.
+Later files override earlier ones, key by key; the command line overrides all files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from mixdist.config.schema import Config
+from mixdist.errors import UserError, nearest
+
+Places = dict[str, str]  # dotted key -> where its value came from
+
+
+def read_config(argv: list[str], program: str = "mixdist train") -> Config:
+    """Read the files and overrides of a command line.
+
+    `--print-config` prints the resolved config as YAML and leaves with exit code 0, as `--help` does.
+
+    Raises:
+        UserError: unknown key, wrong type, value out of bounds or contradiction; the message names all of them.
+    """
+    options = _parse_arguments(argv, program)
+    tree: dict[str, Any] = {"data": {}}  # so that a missing data.sl is named as such
+    places: Places = {}
+    for path in options.pop("config"):
+        _merge(tree, _read_yaml(Path(path), places))
+    for key, text in options["overrides"].items():
+        _set(tree, key, _yaml_value(key, text), places, f"--{key}")
+    if options["resume"]:
+        _set(tree, "run.resume", "require", places, "--resume")
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error, places)) from None
+    if options["print_config"]:
+        sys.stdout.write(to_yaml(config))
+        raise SystemExit(0)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """Return the resolved config as YAML that `--config` reads back to an equal Config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield (dotted key, field) of every setting, in the order of the schema."""
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from fields(info.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+def _parse_arguments(argv: list[str], program: str) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog=program, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML file(s)")
+    parser.add_argument("--resume", action="store_true", help="short for --run.resume require")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved config and leave")
+    known = dict(fields())
+    for key, info in known.items():
+        default = "" if info.is_required() else f" (default: {info.get_default(call_default_factory=True)})"
+        text = f"{info.description}{default}".replace("%", "%%")
+        parser.add_argument(f"--{key}", metavar="VALUE", default=argparse.SUPPRESS, help=text)
+    try:
+        found, unknown = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"command line: {error}") from None
+    if unknown:
+        flag = unknown[0].split("=")[0]
+        names = [f"--{key}" for key in [*known, "config", "resume", "print-config"]]
+        raise UserError(f"command line: unknown argument {flag}{nearest(flag, names)} (--help lists all)")
+    given = vars(found)
+    return {
+        "config": given.pop("config"),
+        "resume": given.pop("resume"),
+        "print_config": given.pop("print_config"),
+        "overrides": given,
+    }
+
+
+def _read_yaml(path: Path, places: Places) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except OSError as error:
+        raise UserError(f"config file {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {path} is not YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"config file {path} should hold sections such as 'data:', it holds a {type(tree).__name__}")
+    _note_lines(node, path, "", places)
+    return tree
+
+
+def _note_lines(node: yaml.Node | None, path: Path, prefix: str, places: Places) -> None:
+    """Note file and line of every key below ``node``; a key given twice in one mapping is refused."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        name = f"{prefix}{key.value}"
+        place = f"{path}:{key.start_mark.line + 1}"
+        if name in seen:
+            raise UserError(f"{place}: {name} is given twice in this file; YAML would silently keep the last")
+        seen.add(name)
+        places[name] = place
+        _note_lines(value, path, f"{name}.", places)
+
+
+def _merge(tree: dict[str, Any], newer: dict[str, Any]) -> None:
+    for key, value in newer.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict) and key != "options":
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _set(tree: dict[str, Any], key: str, value: Any, places: Places, place: str) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        inner = tree.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{places.get(section, section)}: {section} should be a section with keys, got {inner!r}")
+        tree = inner
+    tree[name] = value
+    places[key] = place
+
+
+def _yaml_value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--{key}: {text!r} cannot be read as a YAML value") from None
+
+
+def _explain(error: ValidationError, places: Places) -> str:
+    return "config: " + "; ".join(_explain_one(dict(detail), places) for detail in error.errors())
+
+
+def _explain_one(detail: dict[str, Any], places: Places) -> str:
+    """Return one fault as "KEY (PLACE): what is wrong, what is expected, nearest name"."""
+    parts = [str(part) for part in detail["loc"]]
+    key = ".".join(parts)
+    place = next((places[".".join(parts[:n])] for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in places), None)
+    where = f"{key} ({place})" if place else key
+    if detail["type"] == "extra_forbidden":
+        valid = [name for name, _ in fields()]
+        sections = sorted({".".join(name.split(".")[:n]) for name in valid for n in range(1, name.count(".") + 1)})
+        return f"unknown key {where}{nearest(key, valid + sections)}"
+    if detail["type"] == "missing":
+        return f"{key} is required; give it in a config file or as --{key}"
+    if detail["type"] == "value_error":
+        message = str(detail["ctx"]["error"])
+        return f"{where}: {message}" if key else message
+    return f"{where}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"

@@ -1,0 +1,1 @@
+"""What is fed: packed sets, sample order, decoding, augmentation and the streams made of them."""

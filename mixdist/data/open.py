@@ -1,0 +1,145 @@
+"""From the config to everything a run is fed with: the sets, who takes part, and a stream for each phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixdist.config.schema import Config
+from mixdist.data.augment import Augmentation
+from mixdist.data.batch import Preparation, Statistics
+from mixdist.data.cache import make_images
+from mixdist.data.images import Images
+from mixdist.data.index import PackedSet, open_set
+from mixdist.data.order import Order
+from mixdist.data.select import labelled_ids, training_ids
+from mixdist.data.stream import Partners, Stream, TestStream
+from mixdist.errors import DataError
+from mixdist.keyed import Ids
+from mixdist.plan import Counts, PhaseName, epochs_of
+from mixdist.world import World
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The sets of a run and the samples that take part; nothing is decoded yet."""
+
+    sl: PackedSet
+    ssl: PackedSet
+    sl_ids: Ids  #: labelled samples of D_sl
+    ssl_ids: Ids  #: samples of D_ssl
+    image_size: int
+
+    @property
+    def counts(self) -> Counts:
+        """The sizes that a plan is made from."""
+        return Counts(ssl=len(self.ssl_ids), sl=len(self.sl_ids), classes=len(self.sl.classes))
+
+    @property
+    def same(self) -> bool:
+        """Whether D_ssl and D_sl are the same samples, the simple case of Eq. 2 (x_mix = x_sl)."""
+        return self.sl.folder.resolve() == self.ssl.folder.resolve() and np.array_equal(self.sl_ids, self.ssl_ids)
+
+
+def find_samples(config: Config) -> Samples:
+    """Open the packed sets and select the samples.
+
+    Raises:
+        DataError: see `open_set`, `training_ids` and `labelled_ids`; or images of several sizes and no
+            data.image_size to bring them to.
+    """
+    sl = open_set(config.data.sl)
+    ssl = open_set(config.ssl_set) if config.ssl_set != config.data.sl else sl
+    size = config.data.image_size
+    if size is None:
+        if sl.image_size is None or sl.image_size[0] != sl.image_size[1]:
+            found = "images of several sizes" if sl.image_size is None else f"{sl.image_size} (height, width) images"
+            raise DataError(f"{sl.folder} has {found}; set data.image_size to the side of the square to train on")
+        size = sl.image_size[0]
+    sl_ids = labelled_ids(sl, training_ids(sl, config.data), config.data)
+    return Samples(sl, ssl, sl_ids, training_ids(ssl, config.data), size)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The open streams of a run on one rank."""
+
+    train: dict[PhaseName, Stream]  #: one for each phase that has epochs
+    test: TestStream | None  #: None for a run without a supervised epoch
+    notes: tuple[str, ...]  #: where the decoded sets are kept
+
+
+def open_feed(config: Config, samples: Samples, world: World) -> Feed:
+    """Open the streams that the arm needs; decodes the sets that are kept resident.
+
+    Raises:
+        DataError: a sample that is damaged, or no test split for a supervised arm.
+    """
+    epochs = epochs_of(config.method)
+    opener = _Opener(config, samples, world, [])
+    mixes = bool(epochs["mix"]) and not samples.same and config.method.input_ratio < 1
+    train: dict[PhaseName, Stream] = {}
+    ssl_images = opener.images(samples.ssl, "train", samples.ssl_ids) if epochs["ssl"] or mixes else None
+    if epochs["ssl"] and ssl_images:
+        train["ssl"] = opener.stream("ssl", samples.ssl, samples.ssl_ids, ssl_images)
+    if not (epochs["mix"] or epochs["sl"]):
+        return Feed(train, None, tuple(opener.notes))
+    shared = ssl_images if samples.ssl is samples.sl else None  # of one set, the labelled samples are there already
+    sl_images = shared or opener.images(samples.sl, "train", samples.sl_ids)
+    partners = Partners(ssl_images, samples.ssl_ids) if mixes and ssl_images else None
+    if epochs["mix"]:
+        train["mix"] = opener.stream("sl", samples.sl, samples.sl_ids, sl_images, partners)
+    if epochs["sl"]:
+        train["sl"] = opener.stream("sl", samples.sl, samples.sl_ids, sl_images)
+    return Feed(train, opener.test_stream(), tuple(opener.notes))
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """What every stream of a run is opened with."""
+
+    config: Config
+    samples: Samples
+    world: World
+    notes: list[str]
+
+    def images(self, packed: PackedSet, split: str, ids: Ids) -> Images:
+        data, size = self.config.data, self.samples.image_size
+        images, place = make_images(packed.split(split), ids, size, data.cache, data.workers, self.world)
+        where = {"none": "decoded at each visit", "ram": "kept in RAM", "device": f"kept on {self.world.device}"}[place]
+        self.notes.append(f"{packed.folder.name}/{split}: {len(ids):,} images of {size} px, {where}")
+        return images
+
+    def preparation(self, own: PackedSet, augmentation: Augmentation) -> Preparation:
+        device, partner = self.world.device, self.samples.ssl
+        return Preparation(
+            seed=self.config.seed,
+            augmentation=augmentation,
+            own=Statistics.of(own.mean, own.std, device),
+            partner=Statistics.of(partner.mean, partner.std, device),
+            input_ratio=self.config.method.input_ratio,
+        )
+
+    def stream(
+        self, purpose: str, packed: PackedSet, ids: Ids, images: Images, partners: Partners | None = None
+    ) -> Stream:
+        config = self.config
+        return Stream(
+            order=Order(ids, config.train.batch, config.seed, purpose),
+            images=images,
+            labels=packed.split("train").labels,
+            prepare=self.preparation(packed, config.data.augment),
+            partners=partners,
+            world=self.world,
+            micro_batch=config.train.micro_batch,
+        )
+
+    def test_stream(self) -> TestStream:
+        packed = self.samples.sl
+        labels = packed.split("test").labels
+        ids = np.flatnonzero(labels >= 0)
+        if len(ids) == 0:
+            raise DataError(f"the test split of {packed.folder} has no labelled sample to evaluate on")
+        images, prepare = self.images(packed, "test", ids), self.preparation(packed, "none")
+        return TestStream(ids, images, labels, prepare, self.world, self.config.train.eval_batch)

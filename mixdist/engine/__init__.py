@@ -1,0 +1,1 @@
+"""How it is driven: strategies, updates, the loop, evaluation and checkpoints."""

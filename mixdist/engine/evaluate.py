@@ -1,0 +1,50 @@
+"""Top-1 and top-5 on exactly the test split: integer counts, summed over ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mixdist.data.stream import TestStream
+from mixdist.engine.precision import Precision
+from mixdist.engine.strategy import average_buffers
+from mixdist.model.mixmodel import MixModel
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an evaluation found, the same on every rank."""
+
+    samples: int
+    top1: int  #: samples whose label has the highest logit
+    top5: int | None  #: samples whose label is among the five highest; None for fewer than 6 classes
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 in percent."""
+        return 100 * self.top1 / self.samples
+
+    @property
+    def top5_accuracy(self) -> float | None:
+        """Top-5 in percent."""
+        return None if self.top5 is None else 100 * self.top5 / self.samples
+
+
+@torch.no_grad()
+def evaluate(model: MixModel, test: TestStream, precision: Precision) -> Score:
+    """Evaluate every sample of the test split once, over all ranks."""
+    average_buffers(model, test.world)
+    model.eval()
+    counts = torch.zeros(3, dtype=torch.int64, device=test.world.device)
+    classes = model.classifier.out_features
+    for batch in test:
+        inputs = test.prepare(batch)
+        with precision.autocast():
+            logits = model(inputs.images, reconstruct=False, classify=True).logits
+        best = logits.float().topk(min(5, classes), dim=1).indices  # [B, 5], best first
+        hits = best == inputs.labels[:, None]
+        counts += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(hits), device=hits.device)])
+    model.train()
+    top1, top5, samples = (int(count) for count in test.world.sum(counts))
+    return Score(samples, top1, top5 if classes > 5 else None)

@@ -1,0 +1,64 @@
+"""AdamW over the groups B, R and C that a phase trains, each moved by its own drive; moments cross borders or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mixdist.model.mixmodel import MixModel
+from mixdist.plan import Group, Phase
+
+State = dict[str, dict[str, Any]]  # parameter name -> AdamW's step and moments
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """The optimiser of one phase."""
+
+    phase: Phase
+    adamw: torch.optim.AdamW
+    names: dict[str, torch.nn.Parameter]  #: the parameters it moves
+
+    def set_rates(self, step: int) -> None:
+        """Set the learning rates of 0-based ``step`` of the phase."""
+        for group in self.adamw.param_groups:
+            group["lr"] = self.phase.drives[group["name"]].lr(step)
+
+    def rate(self, name: Group) -> float | None:
+        """Return the current learning rate of a group, None where the phase does not train it."""
+        return next((group["lr"] for group in self.adamw.param_groups if group["name"] == name), None)
+
+    def state(self) -> State:
+        """Return AdamW's state by parameter name, so that it outlives this optimiser."""
+        return {name: self.adamw.state[parameter] for name, parameter in self.names.items()}
+
+    def load(self, state: State) -> None:
+        """Take up the moments of those parameters that ``state`` knows; the others start afresh."""
+        for name, parameter in self.names.items():
+            if name in state:
+                self.adamw.state[parameter] = {
+                    key: value.to(parameter.device, copy=True) if key != "step" or parameter.is_cuda else value.clone()
+                    for key, value in state[name].items()
+                }
+
+
+def make_optimiser(phase: Phase, model: MixModel, groups: dict[Group, list[str]]) -> Optimiser:
+    """Build the fused AdamW of a phase over the groups that it drives."""
+    parameters = dict(model.named_parameters())
+    drives = {name: drive for name, drive in phase.drives.items() if groups[name]}
+    adamw = torch.optim.AdamW(
+        [
+            {
+                "name": name,
+                "params": [parameters[parameter] for parameter in groups[name]],
+                "lr": drive.lr(0),
+                "betas": drive.betas,
+                "weight_decay": drive.weight_decay,
+            }
+            for name, drive in drives.items()
+        ],
+        fused=True,
+    )
+    return Optimiser(phase, adamw, {name: parameters[name] for group in drives for name in groups[group]})

@@ -1,0 +1,33 @@
+"""Autocast type and gradient scaler: what `train.precision` means on a device."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The arithmetic of a run. Parameters, gradients and losses stay float32."""
+
+    name: Literal["bf16", "fp16", "fp32"]
+    device: torch.device
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context that forwards run in."""
+        dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.name != "fp32")
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return a gradient scaler; for anything but fp16, whose range needs it, one that does nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+
+def choose_precision(asked: Literal["auto", "bf16", "fp16", "fp32"], device: torch.device) -> Precision:
+    """Resolve "auto": bf16 on a GPU that computes in it, fp32 elsewhere."""
+    if asked == "auto":
+        asked = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return Precision(asked, device)

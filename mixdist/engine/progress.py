@@ -1,0 +1,54 @@
+"""Progress: how far a run is and what it cost so far; goes into every checkpoint, so that a resume adds up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class PhaseCost:
+    """Training cost of one phase so far."""
+
+    steps: int = 0
+    images: int = 0
+    latency_s: float = 0.0  #: evaluation, checkpoints and set-up not counted
+
+
+@dataclass
+class Progress:
+    """The run's only mutable state besides weights, moments and the gradient scaler."""
+
+    step: int = 0  #: updates done, over the whole run; with the plan, all that a resume needs to know
+    phases: dict[str, PhaseCost] = field(default_factory=dict)
+    evaluation_s: float = 0.0
+    checkpoint_s: float = 0.0
+    accuracy: float | None = None  #: of the newest evaluation, percent
+    top5: float | None = None
+
+    @property
+    def samples(self) -> int:
+        """Images trained on so far, over all ranks and phases."""
+        return sum(cost.images for cost in self.phases.values())
+
+    @property
+    def latency_s(self) -> float:
+        """Training seconds so far."""
+        return sum(cost.latency_s for cost in self.phases.values())
+
+    def add(self, phase: str, steps: int, images: int, seconds: float) -> None:
+        """Count work that is done."""
+        cost = self.phases.setdefault(phase, PhaseCost())
+        cost.steps += steps
+        cost.images += images
+        cost.latency_s += seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint."""
+        return asdict(self)
+
+    @staticmethod
+    def from_state_dict(state: dict[str, Any]) -> Progress:
+        """Undo `state_dict`."""
+        phases = {name: PhaseCost(**cost) for name, cost in state["phases"].items()}
+        return Progress(**{**state, "phases": phases})

@@ -1,0 +1,85 @@
+"""result.json: what a finished run came to, and on what."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixdist.data.open import Samples
+from mixdist.engine.loop import Trainer
+from mixdist.engine.window import peak_memory_mb
+
+FORMAT = "mixdist-result"
+VERSION = 1
+PACKAGES = ("mixdist", "torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "wandb")
+
+
+def make_result(trainer: Trainer, samples: Samples, setup_s: float, wall_s: float) -> dict[str, Any]:
+    """Return the content of result.json; docs/run-folder.md describes each field."""
+    progress, config, plan = trainer.progress, trainer.config, trainer.plan
+    costs = {phase.name: (phase, progress.phases[phase.name]) for phase in plan.phases}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "arm": config.method.arm,
+        "accuracy": progress.accuracy,
+        "top5": progress.top5,
+        "latency_s": progress.latency_s,
+        "phases": {
+            name: {
+                "epochs": phase.epochs,
+                "steps": cost.steps,
+                "images": cost.images,
+                "latency_s": cost.latency_s,
+                "images_per_s": cost.images / cost.latency_s,
+            }
+            for name, (phase, cost) in costs.items()
+        },
+        "evaluation_s": progress.evaluation_s,
+        "checkpoint_s": progress.checkpoint_s,
+        "setup_s": setup_s,
+        "wall_s": wall_s,
+        "images_per_s": progress.samples / progress.latency_s,
+        "samples": progress.samples,
+        "seed": config.seed,
+        "world_size": trainer.world.size,
+        "device": _device_name(trainer.world.device),
+        "precision": trainer.precision.name,
+        "fraction": config.data.fraction,
+        "labelled": len(samples.sl_ids),
+        "unlabelled": len(samples.ssl_ids) - len(samples.sl_ids) if samples.ssl is samples.sl else len(samples.ssl_ids),
+        "backbone": config.model.backbone,
+        "data": samples.sl.folder.name,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "memory_mb": peak_memory_mb(trainer.world.device),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "git": _git_revision(),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Return the revision of mixdist's own code, with "-dirty" where it was changed; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,1 @@
+"""What learns: backbones, heads and MixModel. Nothing here knows of ranks or processes."""

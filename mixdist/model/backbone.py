@@ -1,0 +1,98 @@
+"""Backbone B: any timm model behind one interface, its features as tokens or as a map, in one forward."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import nn
+
+from mixdist.config.schema import ModelConfig
+from mixdist.errors import UserError, nearest
+
+
+class Backbone(nn.Module):
+    """A timm model without its classifier.
+
+    Attributes:
+        layout: what `forward` returns. "tokens": [B, prefix + grid², dim], the patch tokens in raster order behind
+            ``prefix`` others (a class token). "map": [B, dim, grid, grid], or
+            [B, grid, grid, dim] where ``channels_last``.
+        pooled_dim: width of what `pool` returns.
+    """
+
+    net: Any  # a timm model: its forward_features and forward_head are no part of nn.Module's type
+    layout: Literal["tokens", "map"]
+
+    def __init__(self, net: nn.Module, image_size: int, name: str) -> None:
+        super().__init__()
+        self.net = net
+        self.image_size = image_size
+        was_training = net.training
+        net.eval()
+        with torch.no_grad():
+            features = self.net.forward_features(torch.zeros(2, 3, image_size, image_size))
+            self.pooled_dim = int(self.pool(features).shape[-1])
+        net.train(was_training)
+        self._read_shape(features, name)
+
+    def _read_shape(self, features: torch.Tensor, name: str) -> None:
+        """Learn the layout from the features of a probe, and refuse a model that has neither."""
+        shape = tuple(features.shape)
+        self.channels_last = False
+        self.prefix = 0
+        if len(shape) == 3:
+            self.layout = "tokens"
+            self.prefix = int(getattr(self.net, "num_prefix_tokens", 0))
+            self.grid, self.dim = math.isqrt(shape[1] - self.prefix), shape[2]
+            square = self.grid**2 == shape[1] - self.prefix and self.image_size % self.grid == 0
+        else:
+            self.layout = "map"
+            self.channels_last = len(shape) == 4 and getattr(self.net, "output_fmt", "NCHW") == "NHWC"
+            self.dim, self.grid = (shape[3], shape[1]) if self.channels_last else (shape[1], shape[-1])
+            square = len(shape) == 4 and shape[2] == self.grid
+        if not square:
+            raise UserError(
+                f"model.backbone '{name}' gives features of shape {list(shape)} for {self.image_size} px images; "
+                f"mixdist needs a square grid of tokens or a square feature map"
+            )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the features of all patches or places, for images [B, 3, S, S]; the only pass through B."""
+        features: torch.Tensor = self.net.forward_features(images)
+        return features
+
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
+        """Return timm's own pooled features [B, pooled_dim]: class token or mean, as the model has it."""
+        pooled: torch.Tensor = self.net.forward_head(features, pre_logits=True)
+        return pooled
+
+
+def build_backbone(config: ModelConfig, image_size: int) -> Backbone:
+    """Create the timm model that the config names, with random weights.
+
+    Raises:
+        UserError: a name that timm does not know, options that the model does not take, or features that no head fits.
+    """
+    name = config.backbone
+    if not timm.is_model(name):
+        raise UserError(
+            f"model.backbone '{name}' is not a model of timm {timm.__version__}{nearest(name, timm.list_models())}"
+        )
+    options = dict(config.options)
+    pretrained = timm.get_pretrained_cfg(name)
+    if pretrained is not None and pretrained.fixed_input_size:
+        options.setdefault("img_size", image_size)
+    if config.patch_size is not None:
+        if image_size % config.patch_size:
+            raise UserError(f"model.patch_size {config.patch_size} does not divide the image size {image_size}")
+        options["patch_size"] = config.patch_size
+    try:
+        net = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        return Backbone(net, image_size, name)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        given = ", ".join(f"{key}={value}" for key, value in options.items())
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"model.backbone '{name}' cannot be built with {given or 'no options'}: {reason}") from error

@@ -1,0 +1,39 @@
+"""Which parameters each objective moves, found once by following the gradient, for any timm model.
+
+B is what both losses reach, R what only ℓ_ssl reaches, C what only ℓ_sl reaches: a timm model may hold layers that
+belong to C (ViT's fc_norm behind a mean pool, MobileNet's last convolution), and a list of names would miss them.
+So a phase trains exactly what has a gradient in it, and DDP never has to search for unused parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mixdist.model.mixmodel import MixModel, Outputs
+from mixdist.plan import Group
+
+
+def parameter_groups(model: MixModel) -> dict[Group, list[str]]:
+    """Return the names of the parameters of B, R and C; those that no loss reaches are in none of them."""
+    images = torch.zeros(2, 3, model.backbone.image_size, model.backbone.image_size)
+    noise = torch.linspace(0, 1, 2 * max(1, model.reconstructor.noise_width)).reshape(2, -1)
+    was_training = model.training
+    model.eval()  # so that the probe leaves BatchNorm's running statistics alone
+    by_ssl = _reached(model, model(images, reconstruct=True, classify=False, noise=noise))
+    by_sl = _reached(model, model(images, reconstruct=False, classify=True))
+    model.train(was_training)
+    names = [name for name, _ in model.named_parameters()]
+    return {
+        "backbone": [name for name in names if name in by_ssl and name in by_sl],
+        "reconstruct": [name for name in names if name in by_ssl and name not in by_sl],
+        "classify": [name for name in names if name in by_sl and name not in by_ssl],
+    }
+
+
+def _reached(model: nn.Module, outputs: Outputs) -> set[str]:
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    output = outputs.reconstruction if outputs.reconstruction is not None else outputs.logits
+    assert output is not None
+    gradients = torch.autograd.grad(output.sum(), [parameter for _, parameter in named], allow_unused=True)
+    return {name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is not None}

@@ -1,0 +1,26 @@
+"""The patch mask of MAE, from random numbers that are given (they are keyed by sample outside the model)."""
+
+from __future__ import annotations
+
+import torch
+
+
+def random_mask(noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
+    """Mask the patches with the largest numbers of ``noise`` [B, L].
+
+    Returns:
+        bool [B, L], True where masked; each row masks the same number, L − floor(L·(1 − ratio)), at least one.
+    """
+    patches = noise.shape[1]
+    kept = min(patches - 1, int(patches * (1 - mask_ratio)))
+    order = noise.argsort(dim=1, stable=True)
+    mask = torch.ones_like(noise, dtype=torch.bool)
+    return mask.scatter(1, order[:, :kept], False)
+
+
+def to_images(patches: torch.Tensor, patch: int) -> torch.Tensor:
+    """Lay patches [B, L, patch·patch·3], in raster order, out as images [B, 3, S, S]."""
+    batch, count, _ = patches.shape
+    grid = round(count**0.5)
+    cut = patches.reshape(batch, grid, grid, patch, patch, 3)
+    return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, 3, grid * patch, grid * patch)

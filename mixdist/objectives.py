@@ -1,0 +1,69 @@
+"""ℓ_ssl, ℓ_sl and their α-weighted sum (Eq. 3), each as a sum over images and the number of images summed.
+
+The engine adds counts over micro-batches and ranks before it divides, so that a gradient is that of the mean over
+the global batch however it was cut; a mean of means would not be. An image of weight 0 adds to neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A loss as it travels."""
+
+    sum: torch.Tensor  #: float32 scalar, sum of the per-image losses
+    count: torch.Tensor  #: float32 scalar, images summed
+
+
+def reconstruction_loss(
+    reconstruction: torch.Tensor, images: torch.Tensor, where: torch.Tensor, weight: torch.Tensor
+) -> LossTerm:
+    """ℓ_ssl: mean squared error over the pixels that count, an image at a time.
+
+    Args:
+        reconstruction: [B, 3, S, S], any float type; computed in float32.
+        images: [B, 3, S, S], normalised.
+        where: bool [B, 1, S, S]; at least one pixel of each image.
+        weight: float32 [B], 1 or 0.
+    """
+    error = ((reconstruction.float() - images) ** 2).mean(1, keepdim=True) * where
+    per_image = error.sum((1, 2, 3)) / where.sum((1, 2, 3))
+    return LossTerm((per_image * weight).sum(), weight.sum())
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> LossTerm:
+    """ℓ_sl: cross-entropy over the labelled images.
+
+    Args:
+        logits: [B, classes], any float type; computed in float32.
+        labels: int64 [B], -1 where unlabelled.
+        weight: float32 [B], 1 or 0.
+    """
+    weight = labelled_weight(labels, weight)
+    per_image = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
+    return LossTerm((per_image * weight).sum(), weight.sum())
+
+
+def labelled_weight(labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the weight of each image in ℓ_sl: float32 [B], 0 where unlabelled."""
+    return weight * (labels >= 0)
+
+
+def joint_loss(
+    ssl: LossTerm | None, sl: LossTerm | None, alpha: float, ssl_count: torch.Tensor, sl_count: torch.Tensor
+) -> torch.Tensor:
+    """Return this micro-batch's part of α·ℓ_ssl + (1 − α)·ℓ_sl (Eq. 3), divided by the global batch's counts.
+
+    The parts of all micro-batches and ranks add up to the loss of the global batch.
+    """
+    parts = []
+    if ssl is not None:
+        parts.append(alpha * ssl.sum / ssl_count.clamp(min=1))
+    if sl is not None:
+        parts.append((1 - alpha) * sl.sum / sl_count.clamp(min=1))
+    return torch.stack(parts).sum()

@@ -1,0 +1,57 @@
+"""The run folder, the local truth of a run: what is in it, whether it can be taken up, and starting it afresh."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mixdist.config.read import to_yaml
+from mixdist.config.schema import Config
+from mixdist.errors import UserError
+from mixdist.files import write_json, write_text
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def result(self) -> Path:
+        """result.json; its presence says that the run is finished."""
+        return self.path / "result.json"
+
+    @property
+    def reconstruction(self) -> Path:
+        """Pictures of what R makes of fixed images."""
+        return self.path / "reconstruction.png"
+
+    def open(self, resume: Literal["auto", "require", "fresh"]) -> None:
+        """Make the folder, and remove an earlier run from it where that was asked for.
+
+        Raises:
+            UserError: the path is a file or cannot be made, or `require` and nothing to go on from.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run.dir {self.path} cannot be made: {error.strerror}") from error
+        if resume == "fresh":
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            for name in ("config.yaml", "plan.json", "metrics.jsonl", "result.json", "reconstruction.png"):
+                (self.path / name).unlink(missing_ok=True)
+        if resume == "require" and not any(self.checkpoints.glob("step-*.pt")):
+            raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")
+
+    def write_start(self, config: Config, plan: dict[str, Any]) -> None:
+        """Write what was asked (config.yaml, which `--config` reads again) and what will happen (plan.json)."""
+        write_text(self.path / "config.yaml", to_yaml(config))
+        write_json(self.path / "plan.json", plan)

@@ -1,0 +1,134 @@
+"""Entry of `torchrun -m mixdist.train`: read, plan, build the rooms, run, close. The one file that knows every room."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import torch
+
+from mixdist.config.read import read_config
+from mixdist.config.schema import Config
+from mixdist.data.open import Samples, find_samples, open_feed
+from mixdist.engine.checkpoint import Checkpoints, identity
+from mixdist.engine.loop import Trainer
+from mixdist.engine.precision import choose_precision
+from mixdist.engine.result import make_result
+from mixdist.engine.snapshot import reconstruction_png
+from mixdist.errors import MixdistError
+from mixdist.files import atomic, write_json
+from mixdist.model.mixmodel import MixModel, build_model
+from mixdist.plan import Plan, make_plan
+from mixdist.runfolder import RunFolder
+from mixdist.tracking.tracker import Trackers as main_trackers
+from mixdist.tracking.tracker import PhaseInfo, RunInfo, Trackers
+from mixdist.world import World, process_group, read_world
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train as the command line says; return 0, 1 for a fault, 2 for what the user can put right, 130 on Ctrl-C."""
+    rank = os.environ.get("RANK", "0")
+    try:
+        try:
+            config = read_config(sys.argv[1:] if argv is None else argv)
+        except MixdistError as error:
+            raise error.everywhere() from None  # each rank reads the same command line
+        world = read_world()
+        with process_group(world):
+            return run(config, world)
+    except MixdistError as error:
+        if rank == "0" or not error.collective:
+            sys.stderr.write(f"mixdist: error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("mixdist: interrupted\n" if rank == "0" else "")
+        return 130
+
+
+def run(config: Config, world: World) -> int:
+    """Run one training in this process group."""
+    began = time.perf_counter()
+    folder = RunFolder(config.run.dir)
+    with world.together():
+        samples = find_samples(config)
+        plan = make_plan(config, samples.counts, world.size)
+        model = build_model(config, samples.image_size, samples.counts.classes)
+        if world.is_main:
+            folder.open(config.run.resume)
+    with world.together():
+        trainer = build_trainer(config, samples, plan, model, folder, world)
+        resumed = trainer.resume()
+    trackers = main_trackers(config.tracking) if world.is_main else Trackers()
+    if world.from_main(folder.result.is_file()) and trainer.progress.step == plan.steps:
+        sys.stdout.write(f"{folder.path} is finished (result.json); --run.resume fresh trains it again\n")
+        return 0
+    if world.is_main:
+        folder.write_start(config, plan.as_dict())
+    result = None
+    try:
+        trackers.start(run_info(config, plan, trainer, world))
+        for note in plan.notes if not resumed else ():
+            trackers.message(note)
+        setup_s = time.perf_counter() - began
+        for record in trainer.records():
+            trackers.log(record)
+        if world.is_main:
+            result = make_result(trainer, samples, setup_s, time.perf_counter() - began)
+            write_json(folder.result, result)
+    finally:
+        trackers.finish(result)
+    return 0
+
+
+def build_trainer(
+    config: Config, samples: Samples, plan: Plan, model: MixModel, folder: RunFolder, world: World
+) -> Trainer:
+    """Put the rooms together on this world's device."""
+    feed = open_feed(config, samples, world)
+    precision = choose_precision(config.train.precision, world.device)
+    model = model.to(world.device)
+    if model.backbone.layout == "map":
+        model = model.to(memory_format=torch.channels_last)
+    own = identity(config, {"data.sl": samples.sl.fingerprint, "data.ssl": samples.ssl.fingerprint})
+
+    def reconstructed(model: MixModel) -> None:
+        if world.is_main:
+            with atomic(folder.reconstruction) as file:
+                file.write(reconstruction_png(model, feed, precision))
+
+    return Trainer(
+        config=config,
+        plan=plan,
+        model=model,
+        feed=feed,
+        world=world,
+        precision=precision,
+        checkpoints=Checkpoints(folder.checkpoints, own, config.run.keep_checkpoints),
+        reconstructed=reconstructed,
+    )
+
+
+def run_info(config: Config, plan: Plan, trainer: Trainer, world: World) -> RunInfo:
+    """Tell the trackers what starts."""
+    device = "1 process" if world.size == 1 else f"{world.size} processes"
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
+    title = (
+        f"{config.method.arm}: {config.model.backbone}, {parameters:.2f} M parameters, "
+        f"{device} on {world.device.type}, {trainer.precision.name}, global batch {config.train.batch}",
+        *trainer.feed.notes,
+    )
+    return RunInfo(
+        folder=config.run.dir,
+        config=config.model_dump(mode="json"),
+        plan=tuple(PhaseInfo(phase.name, phase.epochs, phase.steps) for phase in plan.phases),
+        first_step=trainer.progress.step,
+        run_name=config.run.dir.name,
+        group=config.tracking.group or config.run.dir.resolve().parent.name,
+        arm=config.method.arm,
+        title=title,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

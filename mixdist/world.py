@@ -1,0 +1,112 @@
+"""World: which process this is among how many, and on which device; start and stop of the process group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from mixdist.errors import MixdistError, UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """One process's place in the run. Collectives are no-ops in a world of one."""
+
+    rank: int
+    local_rank: int
+    size: int
+    local_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over all ranks, in place; returns it."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            dist.barrier(device_ids=[self.local_rank] if self.device.type == "cuda" else None)
+
+    def from_main(self, value: Any) -> Any:
+        """Return rank 0's value of a small picklable object on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Run a block that may fail on some ranks only; where any rank raised a MixdistError, all ranks raise one.
+
+        Without this, a fault seen by one rank (a file that is missing on its node) leaves the others waiting
+        inside a collective. The error raised has ``collective`` set, so that it is printed once.
+        """
+        fault: MixdistError | None = None
+        try:
+            yield
+        except MixdistError as error:
+            fault = error
+        faults: list[MixdistError | None] = [fault]
+        if self.size > 1:
+            faults = [None] * self.size
+            dist.all_gather_object(faults, fault)
+        found = [(rank, error) for rank, error in enumerate(faults) if error is not None]
+        if not found:
+            return
+        rank, first = found[0]
+        where = f" (on rank {rank} of {self.size})" if len(found) < self.size else ""
+        raise first.everywhere(where) from fault
+
+
+def read_world() -> World:
+    """Read this process's place from torchrun's environment; without it, a world of one.
+
+    Raises:
+        UserError: a torchrun variable that is no number, or more local ranks than GPUs.
+    """
+    try:
+        rank, local, size, local_size = (
+            int(os.environ.get(name, default))
+            for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
+        )
+    except ValueError as error:
+        raise UserError(f"environment: RANK, LOCAL_RANK and WORLD_SIZE should be numbers ({error})") from None
+    if not torch.cuda.is_available():
+        return World(rank, local, size, local_size, torch.device("cpu"))
+    if local >= torch.cuda.device_count():
+        raise UserError(
+            f"local rank {local} has no GPU: this machine has {torch.cuda.device_count()}; "
+            f"start torchrun with --nproc_per_node={torch.cuda.device_count()} at most"
+        )
+    return World(rank, local, size, local_size, torch.device("cuda", local))
+
+
+@contextmanager
+def process_group(world: World) -> Iterator[None]:
+    """Join the process group (NCCL on GPUs, gloo elsewhere) for the length of the block.
+
+    After an error the group is left as it is: its destruction would wait for ranks that wait for this one.
+    """
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)
+    if world.size == 1:
+        yield
+        return
+    nccl = world.device.type == "cuda"
+    dist.init_process_group("nccl" if nccl else "gloo", device_id=world.device if nccl else None)
+    yield
+    dist.destroy_process_group()
