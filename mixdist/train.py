@@ -21,8 +21,7 @@ from mixdist.files import atomic, write_json
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Plan, make_plan
 from mixdist.runfolder import RunFolder
-from mixdist.tracking.tracker import Trackers as main_trackers
-from mixdist.tracking.tracker import PhaseInfo, RunInfo, Trackers
+from mixdist.tracking import PhaseInfo, RunInfo, Trackers, main_trackers
 from mixdist.world import World, process_group, read_world
 
 
@@ -59,7 +58,7 @@ def run(config: Config, world: World) -> int:
     with world.together():
         trainer = build_trainer(config, samples, plan, model, folder, world)
         resumed = trainer.resume()
-    trackers = main_trackers(config.tracking) if world.is_main else Trackers()
+    trackers = main_trackers(config.tracking.wandb, config.tracking.project, config.tracking.entity) if world.is_main else Trackers()
     if world.from_main(folder.result.is_file()) and trainer.progress.step == plan.steps:
         sys.stdout.write(f"{folder.path} is finished (result.json); --run.resume fresh trains it again\n")
         return 0

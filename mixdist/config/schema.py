@@ -140,7 +140,7 @@ class RunConfig(Section):
 class TrackingConfig(Section):
     """Where records go besides the run folder."""
 
-    wandb: Literal["auto", "online", "offline", "off"] = Field(
+    wandb: Literal["auto", "online", "offline", "disabled"] = Field(
         "auto", description="Weights & Biases; auto: online where the user is logged in, else offline"
     )
     project: str = Field("mixdist", description="W&B project")

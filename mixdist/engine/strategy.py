@@ -45,8 +45,8 @@ class Ddp:
 
     def __init__(self, model: MixModel, world: World) -> None:
         gpu = [world.device.index] if world.device.type == "cuda" else None
-        # Buffers are averaged before each evaluation (average_buffers), not broadcast before each forward.
-        ddp = DistributedDataParallel(model, device_ids=gpu, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # Buffers are averaged before each evaluation (average_buffers), not sent around before each forward.
+        ddp = DistributedDataParallel(model, device_ids=gpu, forward_sync_buffers=False, gradient_as_bucket_view=True)
         self.module: nn.Module = ddp
         self._no_sync = ddp.no_sync
         self.gradient_scale = float(world.size)  # DDP divides the sum over ranks by their number

@@ -1,0 +1,60 @@
+"""Encoded bytes -> uint8 RGB image. simplejpeg for JPEG (4x PIL, see docs/performance.md), Pillow for the rest."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 50_000_000  # a 7,000 x 7,000 photograph passes, a decompression bomb does not
+FORMATS = ("JPEG", "PNG", "WEBP")
+
+# Pillow's own bomb warning: the limit here is stricter. A filter for good, as catch_warnings is not safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def decode(content: bytes) -> npt.NDArray[np.uint8]:
+    """Decode a JPEG, PNG or WebP image to RGB; grayscale, palette and alpha images are converted.
+
+    Returns:
+        uint8 array of shape [height, width, 3].
+
+    Raises:
+        ValueError: not an image of these formats, broken, or over ``MAX_PIXELS``.
+    """
+    if simplejpeg.is_jpeg(content):
+        return _decode_jpeg(content)
+    return _decode_pillow(content)
+
+
+def _decode_jpeg(content: bytes) -> npt.NDArray[np.uint8]:
+    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(content)
+    refuse_bomb(height, width)
+    if colorspace in ("CMYK", "YCCK"):  # libjpeg-turbo does not convert these to RGB
+        return _decode_pillow(content)
+    image: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(content, colorspace="RGB")
+    return image
+
+
+def _decode_pillow(content: bytes) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            refuse_bomb(image.height, image.width)
+            if image.mode.startswith("I"):  # 16-bit gray: keep the high byte, as Pillow does for 16-bit colour;
+                high = (np.asarray(image) >> 8).astype(np.uint8)  # its own convert() would clip all above 255 to white
+                return np.stack([high] * 3, axis=-1)
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise ValueError("not a JPEG, PNG or WebP image") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+
+
+def refuse_bomb(height: int, width: int) -> None:
+    """Raise ``ValueError`` where an image of this size is over ``MAX_PIXELS``."""
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are over the limit of {MAX_PIXELS}")

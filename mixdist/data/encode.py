@@ -1,0 +1,90 @@
+"""One image of a source -> the bytes that a shard stores: proven to decode, with its size and channel sums."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from mixdist.data.decode import decode, refuse_bomb
+from mixdist.data.folders import Sample
+from mixdist.errors import DataError
+
+KEPT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")  # what PNG stores without loss
+MAX_SIDE = 2**16 - 1  # the index holds heights and widths as uint16
+MAX_BYTES = 2**32 - 1  # and sizes as uint32
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a shard stores of one sample, and what the index and the manifest say of it."""
+
+    content: bytes
+    extension: str  #: "jpg", "png" or "webp", by content
+    height: int  #: pixels
+    width: int
+    sums: npt.NDArray[np.uint64]  #: sums of the values and of their squares by channel, shape [2, 3]
+    metadata: bytes | None
+
+
+def encode(sample: Sample) -> Encoded:
+    """Read a sample, decode it once, and re-encode as PNG what is neither JPEG, PNG nor WebP.
+
+    Raises:
+        DataError: the image or its .json file cannot be read; the message names it.
+    """
+    try:
+        content = Path(sample.path).read_bytes() if sample.content is None else sample.content
+        extension = _extension(content)
+        if extension is None:
+            content, extension = _as_png(content), "png"
+        image = decode(content)
+        height, width, _ = image.shape
+        if max(height, width) > MAX_SIDE or len(content) > MAX_BYTES:
+            raise ValueError(f"{width} x {height} pixels in {len(content)} bytes are more than the index can hold")
+    except (OSError, ValueError) as error:
+        raise DataError(f"image {sample.path} cannot be read: {error}; repair or remove it") from error
+    squares = np.square(image, dtype=np.uint32)
+    sums = np.stack([values.sum(axis=(0, 1), dtype=np.uint64) for values in (image, squares)])
+    return Encoded(content, extension, height, width, sums, _read_metadata(sample.metadata))
+
+
+def _extension(content: bytes) -> str | None:
+    if content.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    return "webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
+
+
+def _as_png(content: bytes) -> bytes:
+    """Re-encode the first frame without loss; CMYK and the like become RGB, which is what training sees."""
+    file = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(content), formats=("BMP", "GIF", "PPM", "TIFF")) as image:
+            refuse_bomb(image.height, image.width)
+            if image.mode[0] in "IF" and image.mode not in KEPT_MODES:  # convert() would clip, not scale, these
+                raise ValueError(f"pixels of 32 bits (mode {image.mode}); convert it to 8 bits a channel")
+            kept = image if image.mode in KEPT_MODES else image.convert("RGB")
+            kept.save(file, "PNG")
+    except UnidentifiedImageError as error:
+        raise ValueError("its content is not a JPEG, PNG, WebP, BMP, TIFF, GIF, PPM or PGM image") from error
+    except Exception as error:  # Pillow's readers of these formats raise a dozen types on broken files
+        raise ValueError(str(error)) from error
+    return file.getvalue()
+
+
+def _read_metadata(path: str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        content = Path(path).read_bytes()
+        json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON ({error}); repair or remove it") from error
+    return content

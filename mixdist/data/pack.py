@@ -1,0 +1,125 @@
+"""`mixdist pack`: a folder of images, or scikit-learn's digits -> a packed set that training reads."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mixdist.data.division import PackOptions, divide, share_for_test
+from mixdist.data.encode import encode
+from mixdist.data.folders import Sample
+from mixdist.data.index import FORMAT, MANIFEST, VERSION
+from mixdist.data.measure import Measure
+from mixdist.data.shards import Member, write_split
+from mixdist.data.sources import DIGITS, Source, read_source
+from mixdist.data.staging import check_target, staged
+from mixdist.errors import UserError
+from mixdist.files import write_json
+
+AHEAD = 4  # images in flight per worker: enough that none waits, few enough to hold in memory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What was packed, for the closing summary."""
+
+    manifest: dict[str, Any]
+    left_out: Counter[str]  #: files that are no images, by extension
+
+
+def pack(source: str, out: Path, options: PackOptions) -> Packed:
+    """Pack a source (a folder, or the word "digits") into the folder ``out``; docs/data.md states the format.
+
+    The same source and options give the same bytes.
+
+    Raises:
+        UserError: the source, an option or ``out`` cannot be used.
+        DataError: an image or a .json file cannot be read.
+    """
+    options.check()
+    check_target(out, options.overwrite)
+    if source != DIGITS:
+        _refuse_overlap(Path(source), out)
+    found = read_source(source)
+    splits = divide(found, options)
+    with staged(out) as folder, _progress() as progress:
+        manifest = _write(folder, found, splits, options, progress)
+    return Packed(manifest, found.left_out)
+
+
+def _write(
+    folder: Path, source: Source, splits: dict[str, list[Sample]], options: PackOptions, progress: Progress
+) -> dict[str, Any]:
+    measures, entries = {}, {}
+    for name, samples in splits.items():
+        measures[name] = Measure()
+        with closing(_members(samples, measures[name], options.workers)) as members:
+            shown = progress.track(members, total=len(samples), description=name)
+            entries[name] = write_split(folder, name, shown, len(samples), options.shard_size, source.classes)
+    sizes = set().union(*(measure.sizes for measure in measures.values()))
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "classes": list(source.classes),
+        "mean": measures["train"].mean,
+        "std": measures["train"].std,
+        "image_size": list(sizes.pop()) if len(sizes) == 1 else None,
+        "splits": entries,
+        "source": {"kind": source.kind, "name": source.name},
+        "options": {
+            "test_fraction": share_for_test(source, options),
+            "labelled_fraction": options.labelled_fraction,
+            "shard_size": options.shard_size,
+            "seed": options.seed,
+        },
+    }
+    write_json(folder / MANIFEST, manifest)  # last: a folder without it is not a set
+    return manifest
+
+
+def _members(samples: list[Sample], measure: Measure, workers: int) -> Generator[Member]:
+    with closing(_in_order(encode, samples, workers)) as images:
+        for sample, image in zip(samples, images, strict=True):
+            measure.add(image)
+            yield Member(sample.key, sample.label, image)
+
+
+def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result]:
+    """Apply a function in threads (decoding releases the GIL), a bounded number of items ahead, in the items' order."""
+    pool = ThreadPoolExecutor(workers)
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= AHEAD * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _progress() -> Progress:
+    """Return a bar on stderr where that is a terminal, and nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(
+        *columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    )
+
+
+def _refuse_overlap(source: Path, out: Path) -> None:
+    inner, outer = out.resolve(), source.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise UserError(f"SOURCE {source} and OUT {out} lie in one another; give an OUT outside SOURCE")

@@ -1,0 +1,150 @@
+"""One finished run as its folder holds it: result.json, metrics.jsonl, config.yaml and the reconstructions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, PositiveFloat, TypeAdapter, ValidationError
+
+from mixdist.engine.record import StepRecord
+from mixdist.errors import UserError
+
+FORMAT = "mixdist-result"
+VERSION = 1
+_RECORD = TypeAdapter(StepRecord)
+
+
+class PhaseResult(BaseModel):
+    """What one phase took."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    epochs: int
+    steps: int
+    latency_s: float  #: training seconds
+
+
+class Result(BaseModel):
+    """The fields of result.json that a comparison reads; further fields are let pass."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    arm: Literal["sl", "ssl+sl", "mixtraining"]
+    accuracy: float  #: top-1 in percent at the end of training
+    latency_s: PositiveFloat  #: training seconds; evaluation, checkpoints and set-up not counted
+    phases: dict[Literal["ssl", "mix", "sl"], PhaseResult]  #: those that ran, in order
+    evaluation_s: float
+    checkpoint_s: float
+    setup_s: float
+    wall_s: float
+    images_per_s: float
+    seed: int
+    world_size: int
+    device: str
+    fraction: float
+    labelled: int
+    unlabelled: int
+    backbone: str
+    data: str
+    parameters: int
+    memory_mb: float
+    versions: dict[str, str | None]
+    git: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    result: Result
+    settings: dict[str, Any]  #: the config, flat: dotted key -> value
+    records: tuple[StepRecord, ...]  #: in the order of their steps; empty where metrics.jsonl is missing
+    reconstruction: bytes | None  #: PNG
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UserError: unfinished, of another format version, or damaged; the message is the reason, without the folder.
+    """
+    if not (folder / "result.json").is_file():
+        raise UserError("unfinished: no result.json; resume it with --resume")
+    picture = folder / "reconstruction.png"
+    return Run(
+        folder=folder,
+        result=_read_result(folder / "result.json"),
+        settings=_read_settings(folder / "config.yaml"),
+        records=_read_records(folder / "metrics.jsonl"),
+        reconstruction=picture.read_bytes() if picture.is_file() else None,
+    )
+
+
+def _read_result(path: Path) -> Result:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"result.json is not JSON ({error})") from None
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        raise UserError(f'result.json is not that of a mixdist run ("format" should be "{FORMAT}")')
+    if tree.get("version") != VERSION:
+        raise UserError(f"result.json has format version {tree.get('version')}, this mixdist reads {VERSION}")
+    if tree.get("accuracy") is None:
+        raise UserError("result.json has no accuracy: the run had no supervised epoch")
+    try:
+        return Result.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"result.json: {_first(error)}") from None
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("no config.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config.yaml is not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"config.yaml should hold sections such as 'data:', it holds a {type(tree).__name__}")
+    return dict(_flatten(tree, ""))
+
+
+def _flatten(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _read_records(path: Path) -> tuple[StepRecord, ...]:
+    """Read metrics.jsonl. The last line may be cut short; steps that a resumed run did again count once."""
+    if not path.is_file():
+        return ()
+    records: list[StepRecord] = []
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = _RECORD.validate_json(line)
+        except ValidationError as error:
+            if number == len(lines):
+                break  # a killed run leaves its last line half written
+            raise UserError(f"metrics.jsonl, line {number}: {_first(error)}") from None
+        while records and records[-1].step >= record.step:
+            records.pop()
+        records.append(record)
+    return tuple(records)
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first fault of a pydantic error as "FIELD: what is wrong"."""
+    detail = error.errors()[0]
+    field = ".".join(str(part) for part in detail["loc"])
+    message = f"{detail['msg'][0].lower()}{detail['msg'][1:]}"
+    return f"{field}: {message}" if field else message

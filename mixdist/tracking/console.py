@@ -1,0 +1,93 @@
+"""What the user sees of a run, in the order in which it happens; screens.py says how it is drawn."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from mixdist.engine.record import StepRecord
+from mixdist.tracking import lines
+from mixdist.tracking.progress import Progress, Standing
+from mixdist.tracking.screens import LiveScreen, PlainScreen, Screen
+from mixdist.tracking.tracker import RunInfo
+
+DATA_BOUND = 0.05  #: share of waiting for data above which the user is told
+
+
+class Console:
+    """Tells the run on a screen: each phase's start and end, each evaluation, and in between where it stands."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._info: RunInfo | None = None
+        self._last: Standing | None = None
+        self._accuracy: float | None = None
+        self._told_data_bound = False
+
+    def start(self, info: RunInfo) -> None:
+        """Write the title and the start of the first phase."""
+        self._info = info
+        self._progress = Progress(info.plan, info.first_step)
+        for text in info.title:
+            self._screen.line(text)
+        self._open_phase(info.first_step)
+
+    def log(self, record: StepRecord) -> None:
+        """Show the record, and write what it brings that should stay."""
+        standing = self._progress.advance(record)
+        if record.accuracy is not None:
+            self._accuracy = record.accuracy
+        self._screen.show(record, standing, self._accuracy)
+        if record.accuracy is not None:
+            self._screen.line(lines.evaluation(record, standing))
+        self._warn_of_waiting(record, standing)
+        if standing.ends_phase:
+            self._screen.line(lines.phase_end(record))
+            self._open_phase(record.step)
+        self._last = standing
+
+    def message(self, text: str) -> None:
+        """Write the line; any thread may call this."""
+        self._screen.line(text)
+
+    def finish(self, result: dict[str, Any] | None) -> None:
+        """Remove the display and write the result, or how far the run came without one."""
+        self._screen.close()
+        if self._info is None:
+            return
+        if result is not None:
+            closing = lines.summary(result, self._info.folder)
+        else:
+            closing = [lines.stopped(self._last, self._info.folder)]
+        for text in closing:
+            self._screen.line(text)
+
+    def _open_phase(self, step: int) -> None:
+        """Write the start of the phase that trains after ``step`` updates, if one does."""
+        plan = self._progress.plan
+        number = self._progress.phase_after(step)
+        if number is not None:
+            done = step - sum(phase.steps for phase in plan[:number])
+            self._screen.line(lines.phase_start(plan[number], number, len(plan), done))
+
+    def _warn_of_waiting(self, record: StepRecord, standing: Standing) -> None:
+        # The first window of a phase is left out: the loader's threads start in it.
+        first_window = self._last is None or self._last.number != standing.number
+        if self._told_data_bound or first_window or record.data_wait <= DATA_BOUND:
+            return
+        self._told_data_bound = True
+        self._screen.line(
+            f"data-bound: {100 * record.data_wait:.0f} % of the time waits for images; "
+            f"raise --data.workers or use --data.cache ram"
+        )
+
+
+def open_console() -> Console:
+    """Return a console on standard output: live on a terminal, plain lines elsewhere."""
+    # isatty and not rich's own test: FORCE_COLOR would put control characters into files.
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return Console(PlainScreen(sys.stdout))
+    import rich.console
+
+    return Console(LiveScreen(rich.console.Console()))

@@ -1,0 +1,97 @@
+"""What a person reads of a run: records, standings and results as lines of plain ASCII."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from mixdist.engine.record import StepRecord
+from mixdist.tracking.progress import Standing
+from mixdist.tracking.tracker import PhaseInfo
+
+GAP = "  "
+
+
+def duration(seconds: float | None) -> str:
+    """Write seconds as ``mm:ss``, from an hour on as ``h:mm:ss``; None as ``--:--``."""
+    if seconds is None:
+        return "--:--"
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute:02}:{second:02}"
+
+
+def epoch(record: StepRecord, standing: Standing) -> str:
+    """Return the epoch in the phase."""
+    return f"epoch {record.phase_epoch}/{standing.phase.epochs}"
+
+
+def step(standing: Standing) -> str:
+    """Return the step in the phase."""
+    return f"step {standing.phase_step}/{standing.phase.steps}"
+
+
+def measures(record: StepRecord, accuracy: float | None) -> str:
+    """Return losses, the accuracy last measured, learning rate, throughput and share of waiting."""
+    parts = [
+        _losses(record),
+        "" if accuracy is None else f"top-1 {accuracy:.1f} %",
+        f"lr {record.lr:.1e}",
+        f"{record.images_per_s:,.0f} images/s",
+        f"data-wait {100 * record.data_wait:.1f} %",
+    ]
+    return GAP.join(part for part in parts if part)
+
+
+def full(record: StepRecord, standing: Standing, accuracy: float | None) -> str:
+    """Return all that is known of a record, for a log file."""
+    eta = f"ETA phase {duration(standing.eta_phase_s)}, run {duration(standing.eta_run_s)}"
+    return GAP.join([record.phase, epoch(record, standing), step(standing), measures(record, accuracy), eta])
+
+
+def evaluation(record: StepRecord, standing: Standing) -> str:
+    """Return the line of an evaluation."""
+    top5 = "" if record.top5 is None else f"{GAP}top-5 {record.top5:.1f} %"
+    place = GAP.join([record.phase, epoch(record, standing), step(standing)])
+    return f"{place}{GAP}top-1 {record.accuracy:.1f} %{top5}{GAP}{_losses(record)}"
+
+
+def phase_start(phase: PhaseInfo, number: int, phases: int, done: int) -> str:
+    """Return the line that opens a phase, ``done`` of whose steps were trained before a resume."""
+    resumed = f", going on after step {done}" if done else ""
+    return f"{phase.name}{GAP}phase {number + 1} of {phases}: {phase.epochs} epochs, {phase.steps} steps{resumed}"
+
+
+def phase_end(record: StepRecord) -> str:
+    """Return the line that closes a phase."""
+    return f"{record.phase}{GAP}done after step {record.step}, {duration(record.latency_s)} of training so far"
+
+
+def summary(result: dict[str, Any], folder: Path) -> list[str]:
+    """Return the lines that close a finished run."""
+    phases = ", ".join(f"{name} {duration(phase['latency_s'])}" for name, phase in result["phases"].items())
+    return [
+        f"accuracy    {result['accuracy']:.2f} % top-1 on the test split",
+        f"latency     {duration(result['latency_s'])} of training ({phases})",
+        f"throughput  {result['images_per_s']:,.0f} images/s",
+        f"written     {folder} (result.json, metrics.jsonl, checkpoints)",
+        f"compare     mixdist compare {shlex.quote(str(folder))}",
+    ]
+
+
+def stopped(last: Standing | None, folder: Path) -> str:
+    """Return the line that closes a run without a result."""
+    place = "before its first record" if last is None else f"at step {last.step} of {last.steps}"
+    return f"stopped {place}; what it wrote is in {folder}"
+
+
+def _losses(record: StepRecord) -> str:
+    loss = f"loss {_number(record.loss)}"
+    if record.loss_ssl is None or record.loss_sl is None:
+        return loss
+    return f"{loss} (ssl {_number(record.loss_ssl)}, sl {_number(record.loss_sl)})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.2e}"

@@ -1,0 +1,82 @@
+"""What a tracker is, what it is told when a run starts, and the fan-out to several of them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mixdist.engine.record import StepRecord
+
+
+@dataclass(frozen=True)
+class PhaseInfo:
+    """One phase of the plan, as far as trackers need it."""
+
+    name: str  #: "ssl", "mix" or "sl"
+    epochs: int
+    steps: int  #: optimiser updates of the phase
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a tracker is told when a run starts."""
+
+    folder: Path  #: run folder; it exists
+    config: dict[str, Any]  #: the resolved config, sections as nested dictionaries
+    plan: tuple[PhaseInfo, ...]  #: phases in the order in which they run
+    first_step: int  #: optimiser updates done before: 0, or where the run goes on after a resume
+    run_name: str
+    group: str
+    arm: str  #: "sl", "ssl+sl" or "mixtraining"
+    title: tuple[str, ...] = ()  #: lines for the top of the console: device, ranks, data
+
+
+class Tracker(Protocol):
+    """A place where records go. It reads and never changes what it is given."""
+
+    def start(self, info: RunInfo) -> None:
+        """Open the place; called once, before all records."""
+
+    def log(self, record: StepRecord) -> None:
+        """Take one record."""
+
+    def message(self, text: str) -> None:
+        """Take a warning or a note for the user: one line."""
+
+    def finish(self, result: dict[str, Any] | None) -> None:
+        """Close the place; called once, also where ``start`` never was.
+
+        Args:
+            result: what result.json holds, or None where an error or an interruption ended the run. Trackers read
+                ``accuracy`` (percent), ``latency_s``, ``images_per_s`` and of ``phases`` each ``latency_s``.
+        """
+
+
+class Trackers:
+    """Several trackers told the same, in order. Ranks other than 0 have an empty one."""
+
+    def __init__(self, *trackers: Tracker) -> None:
+        self._trackers = trackers
+
+    def start(self, info: RunInfo) -> None:
+        """Start each tracker."""
+        for tracker in self._trackers:
+            tracker.start(info)
+
+    def log(self, record: StepRecord) -> None:
+        """Give each tracker the record."""
+        for tracker in self._trackers:
+            tracker.log(record)
+
+    def message(self, text: str) -> None:
+        """Give each tracker the line."""
+        for tracker in self._trackers:
+            tracker.message(text)
+
+    def finish(self, result: dict[str, Any] | None) -> None:
+        """Finish each tracker, in order, also after one of them raised; its error is raised at the end."""
+        with ExitStack() as stack:
+            for tracker in reversed(self._trackers):
+                stack.callback(tracker.finish, result)

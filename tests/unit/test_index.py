@@ -1,0 +1,158 @@
+"""The index of a packed set: exact places of exact bytes, and refusal of what contradicts the manifest."""
+
+import json
+import zlib
+
+import numpy as np
+import pytest
+from packing import class_folders, packed, pixels
+
+from mixdist.data.decode import decode
+from mixdist.data.index import MANIFEST, open_set
+from mixdist.errors import DataError
+
+
+@pytest.fixture
+def out(tmp_path):
+    packed(class_folders(tmp_path / "source", "cat", "dog"), tmp_path / "set", shard_size=7)
+    return tmp_path / "set"
+
+
+def change_manifest(folder, change):
+    path = folder / MANIFEST
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def change_index(folder, change, split="train"):
+    path = folder / f"{split}.index.npy"
+    index = np.load(path)
+    np.save(path, change(index))
+
+
+def test_every_row_points_at_the_exact_bytes_of_its_image(out):
+    found = open_set(out)
+    for split in found.splits.values():
+        for row in split.index:
+            content = (out / split.shards[row["shard"]].name).read_bytes()
+            image = content[row["offset"] : row["offset"] + row["size"]]
+            assert zlib.crc32(image) == row["crc32"]
+            name = row["key"].decode().replace("_", "/") + ".png"  # cat_001 was cat/001.png
+            np.testing.assert_array_equal(decode(image), pixels(name))
+            assert (row["height"], row["width"]) == (4, 6)
+            assert found.classes[row["label"]] == name.split("/", maxsplit=1)[0]
+
+
+def test_a_sample_is_described_by_its_key_and_shard(out):
+    split = open_set(out).split("train")
+    assert split.describe(0) == f"sample '{split.index[0]['key'].decode()}' in {out / 'train-000000.tar'}"
+
+
+def test_the_index_is_mapped_read_only(out):
+    with pytest.raises(ValueError, match="read-only"):
+        open_set(out).split("train").index["label"][0] = 1
+
+
+def test_a_missing_split_says_how_to_make_one(tmp_path):
+    found = packed(class_folders(tmp_path / "source", "cat"), tmp_path / "set", test_fraction=0)
+    with pytest.raises(DataError, match=r"has no test split \(it has: train\); .*--test-fraction"):
+        found.split("test")
+
+
+def test_no_set_is_opened_where_there_is_none(tmp_path):
+    with pytest.raises(DataError, match="does not exist; make one with: mixdist pack"):
+        open_set(tmp_path / "nothing")
+    with pytest.raises(DataError, match=r"has no manifest\.json, so it is not a packed set"):
+        open_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"format": ', "is not JSON"),
+        ("[]", "is not the manifest of a packed set"),
+        ('{"format": "other"}', "is not the manifest of a packed set"),
+        ('{"format": "mixdist-set", "version": 99}', "has format version 99, this mixdist reads 1"),
+        ('{"format": "mixdist-set", "version": 1}', "field 'classes' is missing or malformed"),
+    ],
+)
+def test_another_manifest_is_refused(out, content, message):
+    (out / MANIFEST).write_text(content)
+    with pytest.raises(DataError, match=message):
+        open_set(out)
+
+
+@pytest.mark.parametrize("field", ["classes", "mean", "std", "image_size", "splits"])
+def test_a_missing_field_is_named(out, field):
+    change_manifest(out, lambda manifest: manifest.pop(field))
+    with pytest.raises(DataError, match=f"field '{field}' is missing"):
+        open_set(out)
+
+
+@pytest.mark.parametrize(("field", "value"), [("splits", []), ("image_size", [4]), ("classes", 3)])
+def test_a_malformed_field_is_refused(out, field, value):
+    change_manifest(out, lambda manifest: manifest.update({field: value}))
+    with pytest.raises(DataError, match="malformed"):
+        open_set(out)
+
+
+def test_a_missing_shard_is_named(out):
+    (out / "train-000001.tar").unlink()
+    with pytest.raises(DataError, match=r"train-000001\.tar is missing"):
+        open_set(out)
+
+
+def test_a_shortened_shard_is_named_with_its_sizes(out):
+    shard = out / "train-000001.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    with pytest.raises(DataError, match=rf"train-000001\.tar has {len(content) - 1} bytes.* says {len(content)}"):
+        open_set(out)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_an_unreadable_index_is_named(out, content):
+    path = out / "train.index.npy"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.index\.npy cannot be read"):
+        open_set(out)
+
+
+@pytest.mark.parametrize("change", [lambda index: index[:-1], lambda index: index["label"]])
+def test_an_index_of_other_rows_or_fields_is_refused(out, change):
+    change_index(out, change)
+    with pytest.raises(DataError, match=r"train\.index\.npy does not fit"):
+        open_set(out)
+
+
+def test_an_index_of_another_byte_order_is_refused(out):
+    change_index(out, lambda index: index.astype(index.dtype.newbyteorder(">")))
+    with pytest.raises(DataError, match="does not fit"):
+        open_set(out)
+
+
+@pytest.mark.parametrize(("field", "value"), [("shard", 99), ("shard", 1), ("offset", 10**6), ("size", 10**6)])
+def test_an_index_that_points_outside_the_shards_is_refused(out, field, value):
+    def change(index):
+        index[field][0] = value
+        return index
+
+    change_index(out, change)
+    with pytest.raises(DataError, match="points outside the shards"):
+        open_set(out)
+
+
+@pytest.mark.parametrize("label", [2, -2])
+def test_a_label_out_of_range_is_named_with_its_key(out, label):
+    def change(index):
+        index["label"][3] = label
+        return index
+
+    change_index(out, change, "test")
+    with pytest.raises(
+        DataError, match=rf"label {label} of sample '\w+' in .*test-000000\.tar is out of range.*0 to 1"
+    ):
+        open_set(out)
