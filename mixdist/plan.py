@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 from mixdist.config.schema import Config, MethodConfig, ObjectiveOptim
@@ -87,8 +88,8 @@ def epochs_of(method: MethodConfig) -> dict[PhaseName, int]:
     e_ssl = 0 if method.arm == "sl" else method.ssl_epochs
     e_sl = method.sl_epochs
     ratio = method.mix_ratio if method.arm == "mixtraining" else 0.0
-    # Eq. 1. The tiny term keeps 0.29 * 100 = 28.999... from losing an epoch to binary fractions.
-    e_mix = math.floor(ratio * min(e_ssl, e_sl) + 1e-9)
+    # Eq. 1, on the decimal number that was written: in binary fractions, 0.29 * 100 = 28.999... loses an epoch.
+    e_mix = math.floor(Fraction(str(ratio)) * min(e_ssl, e_sl))
     return {"ssl": e_ssl - e_mix, "mix": e_mix, "sl": e_sl - e_mix}
 
 
@@ -176,11 +177,10 @@ def _schedule(side: ObjectiveOptim, label: str, batch: int, spans: list[tuple[in
     """Return the schedule over ``spans`` of (epochs, steps); a warm-up over half of it is cut, and noted."""
     total = sum(steps for _, steps in spans)
     per_epoch = next((steps / epochs for epochs, steps in spans if epochs), 1.0)
-    warmup = round(side.warmup_epochs * per_epoch)
-    if total and warmup > total // 2:
-        most = total / 2 / per_epoch
+    most = total / 2 / per_epoch
+    if total and side.warmup_epochs > most:
         notes.append(f"warm-up of the {label} schedule cut from {side.warmup_epochs:g} to {most:g} epochs, half of it")
-        warmup = total // 2
+    warmup = min(round(side.warmup_epochs * per_epoch), total // 2)
     return Schedule(side.base_lr * batch / REFERENCE_BATCH, warmup, total)
 
 

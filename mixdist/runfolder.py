@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +44,8 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"run.dir {self.path} cannot be made: {error.strerror}") from error
         if resume == "fresh":
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            for checkpoint in self.checkpoints.glob("step-*.pt*"):  # the folder stays: it may be a link to another disk
+                checkpoint.unlink()
             for name in ("config.yaml", "plan.json", "metrics.jsonl", "result.json", "reconstruction.png"):
                 (self.path / name).unlink(missing_ok=True)
         if resume == "require" and not any(self.checkpoints.glob("step-*.pt")):

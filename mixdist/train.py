@@ -16,29 +16,29 @@ from mixdist.engine.loop import Trainer
 from mixdist.engine.precision import choose_precision
 from mixdist.engine.result import make_result
 from mixdist.engine.snapshot import reconstruction_png
-from mixdist.errors import MixdistError
+from mixdist.errors import MixdistError, UserError
 from mixdist.files import atomic, write_json
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Plan, make_plan
 from mixdist.runfolder import RunFolder
 from mixdist.tracking import PhaseInfo, RunInfo, Trackers, main_trackers
-from mixdist.world import World, process_group, read_world
+from mixdist.world import World, leave_together, process_group, read_world
 
 
 def main(argv: list[str] | None = None) -> int:
     """Train as the command line says; return 0, 1 for a fault, 2 for what the user can put right, 130 on Ctrl-C."""
     rank = os.environ.get("RANK", "0")
     try:
-        try:
-            config = read_config(sys.argv[1:] if argv is None else argv)
-        except MixdistError as error:
-            raise error.everywhere() from None  # each rank reads the same command line
         world = read_world()
         with process_group(world):
+            with world.together():
+                config = read_config(sys.argv[1:] if argv is None else argv)
             return run(config, world)
     except MixdistError as error:
         if rank == "0" or not error.collective:
             sys.stderr.write(f"mixdist: error: {error}\n")
+        if error.collective:
+            leave_together()
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("mixdist: interrupted\n" if rank == "0" else "")
@@ -56,17 +56,22 @@ def run(config: Config, world: World) -> int:
         if world.is_main:
             folder.open(config.run.resume)
     with world.together():
+        check_same_run(config, samples, world)
         trainer = build_trainer(config, samples, plan, model, folder, world)
+    with world.together():
         resumed = trainer.resume()
-    trackers = main_trackers(config.tracking.wandb, config.tracking.project, config.tracking.entity) if world.is_main else Trackers()
     if world.from_main(folder.result.is_file()) and trainer.progress.step == plan.steps:
-        sys.stdout.write(f"{folder.path} is finished (result.json); --run.resume fresh trains it again\n")
+        if world.is_main:
+            sys.stdout.write(f"{folder.path} is finished (result.json); --run.resume fresh trains it again\n")
         return 0
-    if world.is_main:
-        folder.write_start(config, plan.as_dict())
+    tracking = config.tracking
+    trackers = main_trackers(tracking.wandb, tracking.project, tracking.entity) if world.is_main else Trackers()
     result = None
     try:
-        trackers.start(run_info(config, plan, trainer, world))
+        with world.together():
+            if world.is_main:
+                folder.write_start(config, plan.as_dict())
+            trackers.start(run_info(config, plan, trainer, world))
         for note in plan.notes if not resumed else ():
             trackers.message(note)
         setup_s = time.perf_counter() - began
@@ -80,6 +85,26 @@ def run(config: Config, world: World) -> int:
     return 0
 
 
+def run_identity(config: Config, samples: Samples) -> dict[str, str]:
+    """Return what makes this run this run: its settings, and the content of its packed sets."""
+    return identity(config, {"data.sl": samples.sl.fingerprint, "data.ssl": samples.ssl.fingerprint})
+
+
+def check_same_run(config: Config, samples: Samples, world: World) -> None:
+    """Refuse a rank with other settings or data than rank 0: their steps would differ, and each wait for the other.
+
+    Raises:
+        UserError: on the ranks that differ.
+    """
+    own = run_identity(config, samples)
+    main = world.from_main(own)
+    differing = [
+        f"{key} is {own.get(key)}, on rank 0 {main.get(key)}" for key in main | own if own.get(key) != main.get(key)
+    ]
+    if differing:
+        raise UserError(f"{'; '.join(differing)}: start all ranks with the same settings and copies of the same set")
+
+
 def build_trainer(
     config: Config, samples: Samples, plan: Plan, model: MixModel, folder: RunFolder, world: World
 ) -> Trainer:
@@ -89,7 +114,6 @@ def build_trainer(
     model = model.to(world.device)
     if model.backbone.layout == "map":
         model = model.to(memory_format=torch.channels_last)
-    own = identity(config, {"data.sl": samples.sl.fingerprint, "data.ssl": samples.ssl.fingerprint})
 
     def reconstructed(model: MixModel) -> None:
         if world.is_main:
@@ -103,7 +127,7 @@ def build_trainer(
         feed=feed,
         world=world,
         precision=precision,
-        checkpoints=Checkpoints(folder.checkpoints, own, config.run.keep_checkpoints),
+        checkpoints=Checkpoints(folder.checkpoints, run_identity(config, samples), config.run.keep_checkpoints),
         reconstructed=reconstructed,
     )
 

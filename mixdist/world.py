@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from mixdist.errors import MixdistError, UserError
 
@@ -95,11 +96,17 @@ def read_world() -> World:
     return World(rank, local, size, local_size, torch.device("cuda", local))
 
 
+FALLEN = "mixdist/fallen"  # key of the store: the rank that failed alone
+
+
 @contextmanager
 def process_group(world: World) -> Iterator[None]:
     """Join the process group (NCCL on GPUs, gloo elsewhere) for the length of the block.
 
     After an error the group is left as it is: its destruction would wait for ranks that wait for this one.
+
+    Raises:
+        MixdistError: a collective broke off because another rank had failed, which has said why.
     """
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
@@ -107,6 +114,33 @@ def process_group(world: World) -> Iterator[None]:
         yield
         return
     nccl = world.device.type == "cuda"
-    dist.init_process_group("nccl" if nccl else "gloo", device_id=world.device if nccl else None)
-    yield
+    store, _, _ = next(rendezvous("env://", world.rank, world.size))
+    dist.init_process_group(
+        "nccl" if nccl else "gloo",
+        store=store,
+        rank=world.rank,
+        world_size=world.size,
+        device_id=world.device if nccl else None,
+    )
+    try:
+        yield
+    except MixdistError as error:
+        if not error.collective:
+            store.set(FALLEN, str(world.rank))
+        raise
+    except RuntimeError as error:  # gloo's "Connection closed by peer" among others
+        if not store.check([FALLEN]):
+            raise
+        dist.destroy_process_group()
+        raise MixdistError(f"stopped, because rank {store.get(FALLEN).decode()} did").everywhere() from error
     dist.destroy_process_group()
+
+
+def leave_together() -> None:
+    """Leave the process group when all ranks are here, after an error that all of them raised.
+
+    torchrun ends every rank as soon as one has left; without this, that may be before rank 0 has said what is wrong.
+    """
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()

@@ -21,6 +21,12 @@ from mixdist.errors import UserError, nearest
 
 Places = dict[str, str]  # dotted key -> where its value came from
 
+EXPECTED = {  # where pydantic's own words speak to programmers
+    "model_type": "should be a section with keys",
+    "path_type": "should be a path; put one that looks like a number or a date in quotes",
+    "string_type": "should be a word; put one that looks like a number or a date in quotes",
+}
+
 
 def read_config(argv: list[str], program: str = "mixdist train") -> Config:
     """Read the files and overrides of a command line.
@@ -132,10 +138,11 @@ def _merge(tree: dict[str, Any], newer: dict[str, Any]) -> None:
 
 def _set(tree: dict[str, Any], key: str, value: Any, places: Places, place: str) -> None:
     *sections, name = key.split(".")
-    for section in sections:
+    for depth, section in enumerate(sections, start=1):
         inner = tree.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise UserError(f"{places.get(section, section)}: {section} should be a section with keys, got {inner!r}")
+            above = ".".join(sections[:depth])
+            raise UserError(f"{places[above]}: {above} should be a section with keys, got {inner!r}")
         tree = inner
     tree[name] = value
     places[key] = place
@@ -161,10 +168,14 @@ def _explain_one(detail: dict[str, Any], places: Places) -> str:
     if detail["type"] == "extra_forbidden":
         valid = [name for name, _ in fields()]
         sections = sorted({".".join(name.split(".")[:n]) for name in valid for n in range(1, name.count(".") + 1)})
-        return f"unknown key {where}{nearest(key, valid + sections)}"
-    if detail["type"] == "missing":
+        others = [name for name in sections if not key.startswith(f"{name}.")]
+        return f"unknown key {where}{nearest(key, valid + others)}"
+    if detail["type"] == "missing" and key in dict(fields()):
         return f"{key} is required; give it in a config file or as --{key}"
     if detail["type"] == "value_error":
         message = str(detail["ctx"]["error"])
-        return f"{where}: {message}" if key else message
+        named = [f"{name} at {place}" for name, place in places.items() if name in message.split()]
+        return f"{where}: {message}" if key else f"{message} ({', '.join(named)})"
+    if detail["type"] in EXPECTED:
+        return f"{where}: {EXPECTED[detail['type']]}, got {detail['input']!r}"
     return f"{where}: {detail['msg'][0].lower()}{detail['msg'][1:]}, got {detail['input']!r}"

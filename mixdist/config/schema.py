@@ -7,15 +7,23 @@ are refused here; what only shows once the world size and the data set are known
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class Section(BaseModel):
     """A part of the config: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and {int, float} & {kind, *get_args(kind)}:  # pydantic would read yes as 1
+            raise ValueError(f"should be a number, got {value}")
+        return value
 
 
 class DataConfig(Section):
@@ -29,12 +37,15 @@ class DataConfig(Section):
         1.0, gt=0, le=1, description="data limitation p: this share of the training samples, for SSL and SL alike"
     )
     stratified: bool = Field(True, description="draw the fraction from each class alike, instead of from all samples")
-    subset_seed: int = Field(0, ge=0, description="seed of the fraction; apart from --seed so that seeds share data")
+    subset_seed: int = Field(
+        0, ge=0, lt=2**31, description="seed of the fraction; apart from --seed so that seeds share data"
+    )
     image_size: int | None = Field(
         None, ge=4, description="side in pixels that images are brought to; default: the size of data.sl's images"
     )
-    augment: Literal["crop-flip", "resized-crop-flip", "flip", "none"] = Field(
-        "crop-flip", description="crop-flip: pad by image_size/8, crop, flip; resized-crop-flip: area 0.2 to 1, bicubic"
+    augment: Literal["crop-flip", "crop", "resized-crop-flip", "flip", "none"] = Field(
+        "crop-flip",
+        description="crop: pad by image_size/8, crop; flip: left-right; resized-crop: area 0.2 to 1, bicubic",
     )
     cache: Literal["auto", "device", "ram", "none"] = Field(
         "auto",

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-Augmentation = Literal["crop-flip", "resized-crop-flip", "flip", "none"]
+Augmentation = Literal["crop-flip", "crop", "resized-crop-flip", "flip", "none"]
 
 ATTEMPTS = 10  # at a crop inside the image before the centre is taken, as torchvision has it
 DRAWS = 3 + 2 * ATTEMPTS  # random numbers an image: flip, top, left, then (area, ratio) of each attempt
@@ -33,10 +33,10 @@ def augment(images: torch.Tensor, draws: torch.Tensor, kind: Augmentation) -> to
     """
     if kind == "none":
         return images.float()
-    flip = draws[:, 0] < 0.5
+    flip = (draws[:, 0] < 0.5) & (kind != "crop")  # a mirrored digit or letter is another one
     if kind == "resized-crop-flip":
         return _resized_crop(images.float(), draws, flip)
-    padding = images.shape[1] // 8 if kind == "crop-flip" else 0  # 4 pixels at 32 (He et al. 2016)
+    padding = images.shape[1] // 8 if kind in ("crop-flip", "crop") else 0  # 4 pixels at 32 (He et al. 2016)
     return _shifted_crop(images, draws, flip, padding).float()
 
 

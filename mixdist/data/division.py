@@ -10,8 +10,9 @@ import numpy as np
 from mixdist.data.folders import Sample
 from mixdist.data.index import UNLABELLED
 from mixdist.data.sources import Source
-from mixdist.data.subset import shuffled, smallest_fraction, stratified
+from mixdist.data.subset import smallest_fraction, stratified
 from mixdist.errors import UserError
+from mixdist.keyed import make_key, permutation
 
 TEST_FRACTION = 0.2
 
@@ -82,7 +83,7 @@ def divide(source: Source, options: PackOptions) -> dict[str, list[Sample]]:
 
 def _order(samples: list[Sample], split: str, seed: int) -> list[int]:
     """Shuffle, so that no shard holds a single class."""
-    order: list[int] = shuffled(len(samples), seed, f"order/{split}").tolist()
+    order: list[int] = permutation(make_key(seed, f"order/{split}"), len(samples)).tolist()
     return order
 
 

@@ -25,9 +25,10 @@ def training_ids(packed: PackedSet, data: DataConfig) -> Ids:
     else:
         ids = random_rows(len(split.index), data.fraction, data.subset_seed, "fraction")
     if len(ids) == 0:
+        rarest = np.unique(split.labels, return_counts=True)[1].min() if data.stratified else len(split.index)
         raise DataError(
             f"data.fraction {data.fraction:g} leaves none of the {len(split.index)} training samples of "
-            f"{packed.folder}; use at least {smallest_fraction(len(split.index))}"
+            f"{packed.folder}; use at least {smallest_fraction(int(rarest))}"
         )
     return ids
 
@@ -36,22 +37,20 @@ def labelled_ids(packed: PackedSet, ids: Ids, data: DataConfig) -> Ids:
     """Return those of ``ids`` that have a label.
 
     Raises:
-        DataError: some are labelled, but a class of the set has none of them.
+        DataError: the set has labels, but a class of it is left without a sample.
     """
     labels = packed.split("train").labels
     labelled = ids[labels[ids] >= 0]
-    if len(labelled) == 0:
+    missing = np.flatnonzero(np.bincount(labels[labelled], minlength=len(packed.classes)) == 0)
+    if len(missing) == 0 or not (labels >= 0).any():
         return labelled
-    present = np.bincount(labels[labelled], minlength=len(packed.classes))
-    for label in np.flatnonzero(present == 0)[:1]:
-        name, there = packed.classes[label], int((labels == label).sum())
-        if there == 0:
-            raise DataError(
-                f"class '{name}' of {packed.folder} has no labelled training sample; label some, or drop it"
-            )
-        way = f"at least {smallest_fraction(there)}" if data.stratified else "a larger one, or data.stratified true"
-        raise DataError(
-            f"data.fraction {data.fraction:g} leaves class '{name}' of {packed.folder} without a labelled sample "
-            f"(it has {there}); use {way}"
-        )
-    return labelled
+    counts = np.bincount(labels[labels >= 0], minlength=len(packed.classes))
+    rarest = missing[np.argmin(counts[missing])]  # what serves this class serves the others
+    name, there = packed.classes[rarest], int(counts[rarest])
+    if there == 0:
+        raise DataError(f"class '{name}' of {packed.folder} has no labelled training sample; label some, or drop it")
+    way = f"at least {smallest_fraction(there)}" if data.stratified else "a larger one, or data.stratified true"
+    raise DataError(
+        f"data.fraction {data.fraction:g} leaves class '{name}' of {packed.folder} without a labelled sample "
+        f"(it has {there}); use {way}"
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
@@ -33,6 +33,13 @@ def identity(config: Config, content: dict[str, str]) -> dict[str, str]:
     flat = dict(_flatten(config.model_dump(mode="json"), ""))
     own = {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{k}.") for k in LAYOUT_KEYS)}
     return own | content
+
+
+def _read(path: Path) -> Any:
+    with ZipFile(path) as archive:  # torch.load does not hold the content against its checksums
+        if damaged := archive.testzip():
+            raise BadZipFile(damaged)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _flatten(tree: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
@@ -72,9 +79,9 @@ class Checkpoints:
             UserError: not a checkpoint, of another version, or of a run with another model or plan.
         """
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = _read(path)
             version, other, parts = content["version"], content["identity"], content["parts"]
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        except Exception as error:  # of damaged bytes, torch raises whatever their reading ran into
             raise UserError(
                 f"{path} cannot be read as a checkpoint ({type(error).__name__}); remove it to use the one before"
             ) from error

@@ -47,8 +47,8 @@ class Trainer:
         self.scaler = self.precision.scaler()
 
     def resume(self) -> bool:
-        """Take up the newest checkpoint; return whether there was one."""
-        path = self.checkpoints.newest()
+        """Take up the checkpoint that rank 0 finds newest; return whether there was one."""
+        path = self.world.from_main(self.checkpoints.newest())
         if path is None:
             return False
         parts = self.checkpoints.load(path)
@@ -101,7 +101,7 @@ class Trainer:
             self.progress.step += 1
             if not due:
                 continue
-            measured = window.close()
+            measured = window.close(skipping=self.scaler.is_enabled())
             self.progress.add(phase.name, measured.steps, measured.images, measured.seconds)
             accuracy, top5 = self._evaluate(phase, epoch) if last else (None, None)
             yield self._record(phase, epoch, update.optimiser, measured, accuracy, top5)

@@ -38,10 +38,8 @@ class Optimiser:
         """Take up the moments of those parameters that ``state`` knows; the others start afresh."""
         for name, parameter in self.names.items():
             if name in state:
-                self.adamw.state[parameter] = {
-                    key: value.to(parameter.device, copy=True) if key != "step" or parameter.is_cuda else value.clone()
-                    for key, value in state[name].items()
-                }
+                state_of = {key: value.to(parameter.device, copy=True) for key, value in state[name].items()}
+                self.adamw.state[parameter] = state_of
 
 
 def make_optimiser(phase: Phase, model: MixModel, groups: dict[Group, list[str]]) -> Optimiser:

@@ -41,7 +41,10 @@ class Updater:
     def __call__(self, batches: list[Batch], step: int, record: bool) -> StepSums:
         """Make the update of 0-based ``step`` of the phase; ``record`` asks for the gradient's norm."""
         self.optimiser.set_rates(step)
-        torch.manual_seed(make_key(self.prepare.seed, "model", self.optimiser.phase.first_step + step) >> 1)
+        # Dropout and drop-path of a timm model draw from torch's generator: a function of (seed, step, rank), so that
+        # a resume needs no generator state. Only these draws depend on the rank.
+        run_step = self.optimiser.phase.first_step + step
+        torch.manual_seed(make_key(self.prepare.seed, "model", run_step, self.world.rank) >> 1)
         counts = self._global_counts(batches)
         sums = torch.zeros(4, device=self.world.device)
         for number, batch in enumerate(batches):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -48,18 +49,22 @@ class Window:
         self._steps += 1
         self._images += images
 
-    def close(self) -> Measured:
+    def close(self, skipping: bool) -> Measured:
         """Sum over ranks and wait for the device.
 
+        Args:
+            skipping: whether an update is left out where its gradient is not finite, as under fp16.
+
         Raises:
-            MixdistError: a loss that is not finite, on all ranks alike.
+            MixdistError: a loss that is not finite, or a gradient that went into the weights, on all ranks alike.
         """
         ssl, ssl_count, sl, sl_count = self._world.sum(self._sums).tolist()
         norm = float("nan") if self._grad_norm is None else float(self._grad_norm)
         seconds = time.perf_counter() - self._start
-        if not torch.isfinite(self._sums).all():
+        if not torch.isfinite(self._sums).all() or not (skipping or math.isfinite(norm)):
             raise MixdistError(
-                f"the loss is no longer finite (ssl {ssl / max(ssl_count, 1)}, sl {sl / max(sl_count, 1)}); "
+                f"the loss or its gradient is no longer finite (ssl {ssl / max(ssl_count, 1)}, "
+                f"sl {sl / max(sl_count, 1)}, gradient norm {norm}); "
                 f"lower optim.*.base_lr, set optim.clip_grad, or use train.precision fp32"
             ).everywhere()
         return Measured(

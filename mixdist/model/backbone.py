@@ -92,7 +92,7 @@ def build_backbone(config: ModelConfig, image_size: int) -> Backbone:
     try:
         net = timm.create_model(name, pretrained=False, num_classes=0, **options)
         return Backbone(net, image_size, name)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value}" for key, value in options.items())
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"model.backbone '{name}' cannot be built with {given or 'no options'}: {reason}") from error

@@ -16,8 +16,9 @@ from mixdist.plan import Group
 
 def parameter_groups(model: MixModel) -> dict[Group, list[str]]:
     """Return the names of the parameters of B, R and C; those that no loss reaches are in none of them."""
-    images = torch.zeros(2, 3, model.backbone.image_size, model.backbone.image_size)
-    noise = torch.linspace(0, 1, 2 * max(1, model.reconstructor.noise_width)).reshape(2, -1)
+    device = next(model.parameters()).device
+    images = torch.zeros(2, 3, model.backbone.image_size, model.backbone.image_size, device=device)
+    noise = torch.linspace(0, 1, 2 * max(1, model.reconstructor.noise_width), device=device).reshape(2, -1)
     was_training = model.training
     model.eval()  # so that the probe leaves BatchNorm's running statistics alone
     by_ssl = _reached(model, model(images, reconstruct=True, classify=False, noise=noise))

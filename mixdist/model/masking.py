@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import torch
 
 
@@ -12,7 +15,8 @@ def random_mask(noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
         bool [B, L], True where masked; each row masks the same number, L − floor(L·(1 − ratio)), at least one.
     """
     patches = noise.shape[1]
-    kept = min(patches - 1, int(patches * (1 - mask_ratio)))
+    # On the decimal number that was written: in binary fractions, 900 * (1 - 0.89) = 98.999... loses a patch.
+    kept = min(patches - 1, math.floor(patches * (1 - Fraction(str(mask_ratio)))))
     order = noise.argsort(dim=1, stable=True)
     mask = torch.ones_like(noise, dtype=torch.bool)
     return mask.scatter(1, order[:, :kept], False)

@@ -1,0 +1,39 @@
+# The commands of the README. PYTHON picks the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUNS := runs/quickstart
+ARMS := sl ssl+sl mixtraining
+SEEDS := 0 1
+
+.PHONY: help quickstart test lint clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,quickstart]'
+	touch $(STAMP)
+
+quickstart: $(STAMP)  ## three arms, two seeds each, on two processes, and the page that compares them
+	test -f data/digits/manifest.json || $(BIN)/mixdist pack digits data/digits --labelled-fraction 0.1
+	for seed in $(SEEDS); do for arm in $(ARMS); do \
+	  $(BIN)/torchrun --standalone --nproc_per_node=2 -m mixdist.train --config configs/quickstart.yaml \
+	    --method.arm $$arm --seed $$seed --run.dir $(RUNS)/$$arm-$$seed || exit 1; \
+	done; done
+	$(BIN)/mixdist compare $(RUNS) --out $(RUNS)/report.html
+
+test: $(STAMP)  ## the whole suite
+	$(BIN)/pytest
+
+lint: $(STAMP)  ## format, lint, types and the rooms' import rule
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:  ## remove the environment, runs and caches; packed data stays
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,0 +1,171 @@
+"""A killed run goes on exactly where its checkpoint ends, and a checkpoint that is not of this run is refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import QUIET, TINY_VIT, checkpoints, mixdist, records, result, run, run_until, train, train_here
+
+SETTINGS = {
+    **QUIET,
+    **TINY_VIT,
+    "method.ssl_epochs": 3,
+    "method.sl_epochs": 3,
+    "method.mix_ratio": 0.67,  # SSL 1, MIX 2, SL 1
+    "optim.ssl.base_lr": 1e-2,
+    "optim.sl.base_lr": 1e-2,
+    "train.batch": 16,
+}
+STEPS = math.ceil(1438 / 16)  # of an epoch of the digits; it lasts most of a second, long enough to be killed in
+BORDER, MIDDLE, END = STEPS, 2 * STEPS, 4 * STEPS  # of SSL and MIX; of MIX; of the run
+MEASURED = {"images_per_s", "data_wait", "memory_mb", "latency_s"}  # the fields of a record that may differ
+
+
+@pytest.fixture(scope="module", params=[pytest.param(1, id="1-rank"), pytest.param(2, id="2-ranks")])
+def twice(request: pytest.FixtureRequest, packed_sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same run "straight", and "killed" in the epoch after BORDER and again in that after MIDDLE."""
+    folder = tmp_path_factory.mktemp("resume")
+    command = train(request.param, {**SETTINGS, "data.sl": packed_sets / "digits", "run.dir": "killed"})
+    for step in (BORDER, MIDDLE):
+        run_until(command, folder, lambda step=step: goes_on_after(folder / "killed", step))
+        assert checkpoints(folder / "killed")[-1].stem == f"step-{step:09d}"
+        assert not (folder / "killed" / "result.json").exists()
+    for name in ("killed", "straight"):
+        done = run([*command, "--run.dir", name], folder)
+        assert done.code == 0, done.err
+    again = run([*command], folder)
+    assert (again.code, again.out.count("killed is finished")) == (0, 1), again.err
+    return folder
+
+
+def goes_on_after(folder: Path, step: int) -> bool:
+    """Whether the run has saved ``step`` and written a record of a later one."""
+    saved = (folder / "checkpoints" / f"step-{step:09d}.pt").exists()
+    return saved and any(record["step"] > step for record in records(folder))
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_a_run_killed_at_a_border_and_within_a_phase_ends_with_the_same_weights_bit_for_bit(twice: Path) -> None:
+    killed, straight = (load(twice / name) for name in ("killed", "straight"))
+    for part in ("model", "moments", "scaler"):
+        equal(killed[part], straight[part], part)
+    assert killed["progress"]["step"] == straight["progress"]["step"] == END
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_each_step_stands_once_in_its_metrics_with_the_same_numbers(twice: Path) -> None:
+    killed, straight = (
+        [{key: value for key, value in record.items() if key not in MEASURED} for record in records(twice / name)]
+        for name in ("killed", "straight")
+    )
+    assert [record["step"] for record in killed] == list(range(1, END + 1))
+    assert killed == straight
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_its_result_counts_every_image_once(twice: Path) -> None:
+    killed, straight = (result(twice / name) for name in ("killed", "straight"))
+    for field in ("accuracy", "top5", "samples", "world_size", "seed"):
+        assert killed[field] == straight[field]
+    for name, phase in straight["phases"].items():
+        assert {key: killed["phases"][name][key] for key in ("epochs", "steps", "images")} == {
+            key: phase[key] for key in ("epochs", "steps", "images")
+        }
+
+
+@pytest.fixture(scope="module")
+def finished(packed_sets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The settings of a run that is finished."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    epochs = {"method.ssl_epochs": 1, "method.sl_epochs": 1}
+    settings = {**SETTINGS, **epochs, "data.sl": packed_sets / "tiny", "run.dir": folder}
+    assert train_here(settings) == 0
+    return settings
+
+
+def contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished: dict[str, Any], capsys: pytest.CaptureFixture) -> None:
+    before = contents(finished["run.dir"])
+    assert train_here(finished) == 0
+    assert f"{finished['run.dir']} is finished" in capsys.readouterr().out
+    assert contents(finished["run.dir"]) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"model.decoder_dim": 16}, "model.decoder_dim was None, now 16"),
+        ({"method.sl_epochs": 2}, "method.sl_epochs was 1, now 2"),
+        ({"seed": 7}, "seed was 0, now 7"),
+        ({"data.sl": "digits"}, "data.sl was "),
+    ],
+)
+def test_a_checkpoint_of_another_model_plan_or_set_is_refused_by_the_name_of_the_setting(
+    finished: dict[str, Any], packed_sets: Path, capsys: pytest.CaptureFixture, change: dict[str, Any], named: str
+) -> None:
+    if "data.sl" in change:
+        change = {"data.sl": packed_sets / change["data.sl"]}
+    before = contents(finished["run.dir"])
+    assert train_here({**finished, **change}) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "belongs to another run" in line
+    assert named in line
+    assert contents(finished["run.dir"]) == before
+
+
+def test_a_cut_off_checkpoint_is_refused_by_name(finished: dict[str, Any], capsys: pytest.CaptureFixture) -> None:
+    newest = checkpoints(finished["run.dir"])[-1]
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[: len(whole) // 2])
+    assert train_here(finished) == 2
+    newest.write_bytes(whole)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{newest} cannot be read as a checkpoint" in line
+
+
+def test_fresh_starts_over_with_the_settings_of_now(finished: dict[str, Any], tmp_path: Path) -> None:
+    own = {**finished, "run.dir": tmp_path / "run"}
+    assert train_here(own) == 0
+    assert train_here({**own, "seed": 7}, "--run.resume", "fresh") == 0
+    first, second = ([record["loss"] for record in records(each)] for each in (finished["run.dir"], own["run.dir"]))
+    assert len(first) == len(second)
+    assert first != second
+    assert result(own["run.dir"])["seed"] == 7
+
+
+def test_resume_with_nothing_to_go_on_from_is_refused_and_starts_nothing(packed_sets: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "data.sl": packed_sets / "tiny", "run.dir": "none"}
+    command = train(1, settings, "--resume")
+    done = run(mixdist("train", *command[3:]), tmp_path)
+    assert done.code == 2
+    assert done.err == (
+        "mixdist: error: --resume: none/checkpoints holds no checkpoint; leave --resume out to start the run\n"
+    )
+    assert not any((tmp_path / "none").iterdir())
+
+
+def load(folder: Path) -> dict[str, Any]:
+    parts: dict[str, Any] = torch.load(checkpoints(folder)[-1], weights_only=True)["parts"]
+    return parts
+
+
+def equal(left: Any, right: Any, place: str) -> None:
+    """Compare nested dictionaries, tensors bit for bit."""
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), place
+        for key in left:
+            equal(left[key], right[key], f"{place}.{key}")
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), place
+    else:
+        assert left == right, place

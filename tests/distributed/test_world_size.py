@@ -1,0 +1,71 @@
+"""The same run on any number of ranks: decision 3, 4 of docs/architecture.md, through torchrun and gloo."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import QUIET, TINY_VIT, records, result, run, train
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+SAME = ("step", "epoch", "samples", "loss", "loss_ssl", "loss_sl", "lr", "alpha", "grad_norm", "accuracy")
+# D_ssl is another set than D_sl, so MIX pairs images (Eq. 2). Each phase ends its epochs with a batch of one image,
+# of which three of four ranks have nothing.
+SETTINGS = {
+    **QUIET,
+    **TINY_VIT,
+    "data.augment": "crop-flip",
+    "method.ssl_epochs": 3,
+    "method.sl_epochs": 3,
+    "method.mix_ratio": 0.67,
+    "method.loss_ratio_schedule": "linear",
+    "optim.ssl.base_lr": 1e-2,
+    "optim.sl.base_lr": 1e-2,
+    "train.batch": 16,
+    "train.eval_batch": 8,
+}
+ALONE = "1-rank"
+SPREAD = {  # folder -> ranks, further settings
+    "2-ranks": (2, {}),
+    "3-ranks": (3, {}),
+    "4-ranks": (4, {}),
+    "2-ranks-accumulated": (2, {"train.micro_batch": 3}),
+}
+
+
+@pytest.fixture(scope="module")
+def runs(packed_sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folders, of one process and of several."""
+    folder = tmp_path_factory.mktemp("world-size")
+    data = {"data.sl": packed_sets / "tiny", "data.ssl": packed_sets / "flat"}
+    for name, (ranks, more) in {ALONE: (1, {}), **SPREAD}.items():
+        done = run(train(ranks, {**SETTINGS, **data, **more, "run.dir": name}), folder)
+        assert done.code == 0, done.err
+    return folder
+
+
+def test_the_run_has_all_phases_and_tails_of_one_image(runs: Path) -> None:
+    found = records(runs / ALONE)
+    assert [record["phase"] for record in found] == ["ssl"] * 3 + ["mix"] * 8 + ["sl"] * 4
+    seen = [0, *(record["samples"] for record in found)]
+    sizes = [after - before for before, after in pairwise(seen)]
+    assert sizes == [16, 16, 1] + 3 * [16, 16, 16, 1]
+    assert found[-1]["accuracy"] > 100 / 3 + 10  # far enough from chance for the comparison to mean something
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_losses_rates_and_accuracy_are_those_of_one_process(runs: Path, name: str) -> None:
+    alone, spread = (list(map(compared, records(runs / run))) for run in (ALONE, name))
+    assert len(alone) == len(spread)
+    for expected, found in zip(alone, spread, strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+    assert result(runs / name)["world_size"] == SPREAD[name][0]
+    assert result(runs / name)["accuracy"] == result(runs / ALONE)["accuracy"]
+
+
+def compared(record: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers that have to be the same; one that a phase does not have is left out."""
+    return {key: record[key] for key in SAME if record[key] is not None}

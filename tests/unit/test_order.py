@@ -1,0 +1,128 @@
+"""The order: every sample once an epoch, the same global batches on any number of ranks, no rank without work."""
+
+from collections.abc import Iterable
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixdist.data.order import MIN_ROWS, Order, Rows
+
+SAMPLES = st.integers(1, 120)
+WORLD = st.integers(1, 8)
+
+
+def order_of(samples: int, batch: int, seed: int = 0, purpose: str = "sl") -> Order:
+    return Order(np.arange(samples) * 3 + 5, batch, seed, purpose)  # ids with gaps, as a fraction leaves them
+
+
+def steps_of(samples: int, batch: int) -> int:
+    return -(-samples // batch)
+
+
+def shares(order: Order, step: int, world: int, micro_batch: int | None, epoch: int = 0) -> list[list[Rows]]:
+    """Return every rank's micro-batches of one step."""
+    ids = order.epoch(epoch)
+    return [order.share(ids, step, rank, world, micro_batch) for rank in range(world)]
+
+
+def counted(pieces: Iterable[Rows]) -> list[int]:
+    """Return the ids of the rows that count, in order."""
+    return [int(one) for rows in pieces for one, weight in zip(rows.ids, rows.weight, strict=True) if weight]
+
+
+@st.composite
+def cuts(draw):
+    """Draw (order, world size, micro-batch), the batch at least the world size, as a plan demands."""
+    world = draw(WORLD)
+    batch = draw(st.integers(world, 64))
+    return order_of(draw(SAMPLES), batch), world, draw(st.none() | st.integers(1, 64))
+
+
+@given(cuts())
+def test_over_an_epoch_every_sample_counts_exactly_once(cut):
+    order, world, micro_batch = cut
+    steps = range(steps_of(len(order.ids), order.batch))
+    seen = [one for step in steps for pieces in shares(order, step, world, micro_batch) for one in counted(pieces)]
+    assert sorted(seen) == order.ids.tolist()
+
+
+@given(cuts(), st.data())
+def test_the_ranks_hold_contiguous_slices_of_the_global_batch_in_turn(cut, data):
+    order, world, micro_batch = cut
+    step = data.draw(st.integers(0, steps_of(len(order.ids), order.batch) - 1))
+    whole = order.epoch(0)[step * order.batch :][: order.batch].tolist()
+    by_rank = [counted(pieces) for pieces in shares(order, step, world, micro_batch)]
+    assert list(chain(*by_rank)) == whole
+    sizes = [len(ids) for ids in by_rank]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(cuts(), st.data())
+def test_every_rank_has_a_micro_batch_in_every_step_and_each_has_at_least_two_rows(cut, data):
+    # A rank without one would leave the others waiting in the all-reduce; one row alone breaks BatchNorm.
+    order, world, micro_batch = cut
+    step = data.draw(st.integers(0, steps_of(len(order.ids), order.batch) - 1))
+    for pieces in shares(order, step, world, micro_batch):
+        assert len(pieces) >= 1
+        assert all(len(rows.ids) == len(rows.weight) >= MIN_ROWS for rows in pieces)
+        assert all(set(rows.weight.tolist()) <= {0.0, 1.0} for rows in pieces)
+
+
+@given(cuts(), st.data())
+def test_a_micro_batch_is_at_most_as_large_as_asked_and_they_are_alike_and_few(cut, data):
+    order, world, micro_batch = cut
+    step = data.draw(st.integers(0, steps_of(len(order.ids), order.batch) - 1))
+    most = micro_batch or order.batch
+    for pieces in shares(order, step, world, micro_batch):
+        sizes = [int(rows.weight.sum()) for rows in pieces]
+        assert max(sizes) <= most
+        assert max(sizes) - min(sizes) <= 1
+        assert len(pieces) == max(1, -(-sum(sizes) // most))
+        assert all(len(rows.ids) <= max(most, MIN_ROWS) for rows in pieces)
+
+
+@given(cuts())
+def test_rows_that_fill_up_only_do_so_where_there_are_too_few(cut):
+    order, world, micro_batch = cut
+    for step in range(steps_of(len(order.ids), order.batch)):
+        for rows in chain(*shares(order, step, world, micro_batch)):
+            filled = int((rows.weight == 0).sum())
+            assert filled == max(0, MIN_ROWS - int(rows.weight.sum()))
+            assert set(rows.ids.tolist()) <= set(order.ids.tolist())
+
+
+@given(SAMPLES, st.integers(8, 64), WORLD, WORLD, st.none() | st.integers(1, 16))
+def test_the_global_batches_are_the_same_on_any_number_of_ranks(samples, batch, one, other, micro_batch):
+    order = order_of(samples, batch)
+    for step in range(steps_of(samples, batch)):
+        first, second = (chain(*shares(order, step, world, micro_batch)) for world in (one, other))
+        assert counted(first) == counted(second)
+
+
+def test_the_last_short_batch_is_shared_by_all_ranks():
+    # 9 samples in batches of 8 on 4 ranks: one row is left for the last step, and three ranks only fill up.
+    by_rank = shares(order_of(9, 8), 1, 4, None)
+    assert [[rows.weight.tolist() for rows in pieces] for pieces in by_rank] == [[[0, 0]]] * 3 + [[[1, 0]]]
+
+
+def test_a_set_of_one_sample_is_filled_up_with_itself():
+    (rows,) = order_of(1, 4).share(order_of(1, 4).epoch(0), 0, 0, 1, None)
+    assert rows.ids.tolist() == [5, 5]
+    assert rows.weight.tolist() == [1, 0]
+
+
+@given(st.integers(20, 200), st.integers(0, 1000))
+def test_epochs_seeds_and_purposes_are_shuffled_apart(samples, epoch):
+    base = order_of(samples, 8).epoch(epoch).tolist()
+    assert base == order_of(samples, 8).epoch(epoch).tolist()
+    assert base != order_of(samples, 8).epoch(epoch + 1).tolist()
+    assert base != order_of(samples, 8, seed=1).epoch(epoch).tolist()
+    assert base != order_of(samples, 8, purpose="ssl").epoch(epoch).tolist()
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_the_order_does_not_depend_on_the_batch(batch):
+    np.testing.assert_array_equal(order_of(50, batch).epoch(3), order_of(50, 8).epoch(3))

@@ -1,0 +1,466 @@
+"""Streams: the same batches cached or not and on any number of ranks, errors with a name, and who takes part."""
+
+import shutil
+import threading
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from packing import class_folders, packed, pixels, write_images
+from PIL import Image
+
+from mixdist.config.schema import Config
+from mixdist.data import cache
+from mixdist.data.decode import decode
+from mixdist.data.fetch import Fetcher
+from mixdist.data.images import fit
+from mixdist.data.index import open_set
+from mixdist.data.open import Feed, find_samples, open_feed
+from mixdist.data.select import training_ids
+from mixdist.errors import DataError
+from mixdist.plan import make_plan
+from mixdist.world import World
+
+CPU = torch.device("cpu")
+ALONE = World(rank=0, local_rank=0, size=1, local_size=1, device=CPU)
+UNEVEN = {"ash": 21, "birch": 12, "cedar": 4}  # training images of each class
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> Path:
+    """A folder of packed sets.
+
+    "whole": 37 labelled 6 x 6 images in 3 classes of 21, 12 and 4, and 9 to test on. "partly": half of them labelled.
+    "plain": 11 unlabelled images of 4 x 6 pixels. "mixed": images of two sizes.
+    """
+    folder = tmp_path_factory.mktemp("sets")
+    source = folder / "source"
+    for split, counts in (("train", UNEVEN), ("test", dict.fromkeys(UNEVEN, 3))):
+        for name, count in counts.items():
+            for row in range(count):
+                path = source / split / name / f"{row:02d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels(f"{split}/{name}/{row}", 6, 6)).save(path)
+    packed(source, folder / "whole", shard_size=10)
+    packed(source, folder / "partly", labelled_fraction=0.5)
+    packed(write_images(folder / "images", *(f"{row}.png" for row in range(11))), folder / "plain")
+    sizes = class_folders(folder / "sizes", "ash", "birch")
+    Image.fromarray(pixels("large", 12, 9)).save(sizes / "ash" / "large.png")
+    packed(sizes, folder / "mixed")
+    return folder
+
+
+def config(sl: Path, **settings: object) -> Config:
+    """Return a config of batch 8; settings by dotted key, "__" for the dot."""
+    tree: dict = {"data": {"sl": sl}, "method": {"ssl_epochs": 2, "sl_epochs": 2}, "train": {"batch": 8}}
+    for key, value in settings.items():
+        section, name = key.split("__")
+        tree.setdefault(section, {})[name] = value
+    return Config.model_validate(tree)
+
+
+def feed_of(settings: Config, world: World = ALONE) -> Feed:
+    return open_feed(settings, find_samples(settings), world)
+
+
+def rank_of(rank: int, size: int) -> World:
+    return World(rank=rank, local_rank=rank, size=size, local_size=size, device=CPU)
+
+
+def batches(feed: Feed, settings: Config, phase: str, epoch: int = 0, first_step: int = 0) -> list:
+    """Return the micro-batches of one epoch, all steps after one another."""
+    plan = make_plan(settings, find_samples(settings).counts)
+    steps = next(found.steps_per_epoch for found in plan.phases if found.name == phase)
+    return [batch for step in feed.train[phase].epoch(epoch, steps, first_step) for batch in step]
+
+
+def stored(folder: Path, split: str, sample: int) -> np.ndarray:
+    """Return the image of a sample, read from its shard by the index alone."""
+    found = open_set(folder).split(split)
+    row = found.index[sample]
+    content = (folder / found.shards[row["shard"]].name).read_bytes()[row["offset"] :][: row["size"]]
+    return decode(content)
+
+
+# What a batch holds
+
+
+@pytest.mark.parametrize("cache_kind", ["none", "ram", "device", "auto"])
+def test_a_batch_holds_the_stored_images_and_labels_of_its_ids(sets, cache_kind):
+    settings = config(sets / "whole", data__cache=cache_kind)
+    seen = []
+    for batch in batches(feed_of(settings), settings, "sl"):
+        assert batch.images.dtype == torch.uint8
+        expected = [stored(sets / "whole", "train", one) for one in batch.ids]
+        np.testing.assert_array_equal(batch.images.numpy(), np.stack(expected))
+        assert batch.labels.tolist() == open_set(sets / "whole").split("train").labels[batch.ids].tolist()
+        seen += batch.ids.tolist()
+    assert sorted(seen) == list(range(37))
+
+
+@pytest.mark.parametrize("settings", [{}, {"data__workers": 5}, {"train__micro_batch": 3}])
+@pytest.mark.parametrize("phase", ["ssl", "mix", "sl"])
+def test_cached_and_uncached_streams_give_identical_batches(sets, phase, settings):
+    shared = {"data__ssl": sets / "plain", "method__mix_ratio": 0.5, **settings}
+    found = []
+    for kind in ("none", "ram"):
+        asked = config(sets / "partly", data__cache=kind, **shared)
+        found.append(batches(feed_of(asked), asked, phase, epoch=1))
+    assert len(found[0]) == len(found[1])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one.ids, other.ids)
+        for name in ("images", "labels", "weight", *(["partners"] if phase == "mix" else [])):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name
+
+
+def test_auto_keeps_what_fits_a_quarter_of_the_free_memory_and_says_where(sets, monkeypatch):
+    assert "kept in RAM" in feed_of(config(sets / "whole")).notes[0]
+    free = {"SC_AVPHYS_PAGES": 4 * 37 * 6 * 6 * 3 - 1, "SC_PAGE_SIZE": 1}  # a byte less than what 37 images need
+    monkeypatch.setattr(cache.os, "sysconf", free.get)
+    assert "whole/train: 37 images of 6 px, decoded at each visit" in feed_of(config(sets / "whole")).notes
+    free["SC_AVPHYS_PAGES"] += 1
+    assert "whole/train: 37 images of 6 px, kept in RAM" in feed_of(config(sets / "whole")).notes
+    assert "decoded at each visit" in feed_of(config(sets / "whole"), rank_of(0, 2)).notes[0]  # two processes share it
+
+
+@pytest.mark.parametrize("cache_kind", ["none", "ram"])
+@pytest.mark.parametrize("first_step", [1, 4])
+def test_a_stream_taken_up_in_an_epoch_goes_on_as_if_never_left(sets, cache_kind, first_step):
+    settings = config(sets / "whole", data__cache=cache_kind)
+    feed = feed_of(settings)
+    whole, later = batches(feed, settings, "sl", 1), batches(feed, settings, "sl", 1, first_step)
+    assert len(later) == len(whole) - first_step
+    for one, other in zip(whole[first_step:], later, strict=True):
+        assert torch.equal(one.images, other.images)
+        np.testing.assert_array_equal(one.ids, other.ids)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_the_ranks_together_see_what_one_process_sees(sets, world_size):
+    settings = config(sets / "whole")
+    alone = batches(feed_of(settings), settings, "sl")
+    ranks = [batches(feed_of(settings, rank_of(rank, world_size)), settings, "sl") for rank in range(world_size)]
+    assert {len(found) for found in ranks} == {len(alone)}
+    for step, whole in enumerate(alone):
+        ids = np.concatenate([found[step].ids[found[step].weight.numpy() == 1] for found in ranks])
+        np.testing.assert_array_equal(ids, whole.ids)
+
+
+# Decoding in the background
+
+
+def ahead_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "mixdist-ahead"]
+
+
+def test_a_resident_set_needs_no_thread_and_a_streamed_one_ends_its_own(sets):
+    for kind, threads in (("ram", 0), ("none", 1)):
+        steps = feed_of(config(sets / "whole", data__cache=kind)).train["sl"].epoch(0, 5)
+        next(steps)
+        assert len(ahead_threads()) == threads
+        assert len(list(steps)) == 4
+        assert ahead_threads() == []
+
+
+def test_the_thread_ends_when_its_consumer_stops_early(sets):
+    steps = feed_of(config(sets / "whole", data__cache="none", train__batch=1)).train["sl"].epoch(0, 37)
+    next(steps)  # far more steps are left than are decoded in advance, so the thread waits for room
+    (thread,) = ahead_threads()
+    steps.close()
+    assert not thread.is_alive()
+
+
+def test_the_thread_ends_when_its_consumer_fails(sets):
+    stream = feed_of(config(sets / "whole", data__cache="none", train__batch=1)).train["sl"]
+
+    def consume() -> None:
+        for _ in stream.epoch(0, 37):
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        consume()
+    assert ahead_threads() == []
+
+
+@pytest.fixture
+def damaged(sets, tmp_path) -> tuple[Path, int, str]:
+    """A copy of "whole" with one changed byte in one image: its folder, the sample and its description."""
+    folder = shutil.copytree(sets / "whole", tmp_path / "damaged")
+    split = open_set(folder).split("train")
+    sample = 25
+    row = split.index[sample]
+    shard = folder / split.shards[row["shard"]].name
+    content = bytearray(shard.read_bytes())
+    content[row["offset"] + row["size"] // 2] ^= 1
+    shard.write_bytes(content)
+    return folder, sample, f"sample '{row['key'].decode()}' in {shard}: checksum differs from the index"
+
+
+def test_a_damaged_image_is_named_by_key_and_shard(damaged):
+    folder, sample, described = damaged
+    fetch = Fetcher(open_set(folder).split("train"))
+    with pytest.raises(DataError) as caught:
+        fetch(sample)
+    assert str(caught.value).startswith(described)
+    assert "copy or pack it again" in str(caught.value)
+    for other in range(37):
+        if other != sample:
+            fetch(other)
+
+
+def test_an_error_in_the_background_is_raised_where_the_batch_is_asked_for(damaged):
+    folder, sample, described = damaged
+    settings = config(folder, data__cache="none")
+    feed = feed_of(settings)
+    order = feed.train["sl"].order.epoch(0).tolist()
+    steps, good = feed.train["sl"].epoch(0, 5), []
+    with pytest.raises(DataError) as caught:
+        good.extend(steps)
+    assert str(caught.value).startswith(described)
+    assert len(good) == order.index(sample) // 8  # all steps before the damaged one arrived
+    assert ahead_threads() == []
+
+
+def test_a_damaged_image_of_a_resident_set_is_named_at_the_start(damaged):
+    folder, _, described = damaged
+    with pytest.raises(DataError) as caught:
+        feed_of(config(folder, data__cache="ram"))
+    assert str(caught.value).startswith(described)
+
+
+def test_bytes_that_are_no_image_are_named_though_their_checksum_fits(sets, tmp_path):
+    folder = shutil.copytree(sets / "whole", tmp_path / "set")
+    split = open_set(folder).split("train")
+    row, path = split.index[3], folder / "train.index.npy"
+    shard = folder / split.shards[row["shard"]].name
+    content = bytearray(shard.read_bytes())
+    content[row["offset"] : row["offset"] + row["size"]] = b"x" * int(row["size"])
+    shard.write_bytes(content)
+    index = np.array(split.index)
+    index[3]["crc32"] = zlib.crc32(b"x" * int(row["size"]))
+    np.save(path, index)
+    with pytest.raises(DataError, match=rf"sample '{row['key'].decode()}' in .* cannot be decoded: not a JPEG, PNG"):
+        feed_of(config(folder, data__cache="ram"))
+
+
+# Who takes part
+
+
+@given(a=st.floats(0.05, 1), b=st.floats(0.05, 1), stratified=st.booleans())
+def test_the_samples_of_a_fraction_are_among_those_of_every_larger_one(sets, a, b, stratified):
+    packed_set = open_set(sets / "whole")
+    small, large = (
+        training_ids(packed_set, config(sets / "whole", data__fraction=p, data__stratified=stratified).data)
+        for p in sorted((a, b))
+    )
+    assert set(small) <= set(large)
+    assert large.tolist() == sorted(set(large.tolist()))
+
+
+def test_a_stratified_fraction_takes_the_same_share_of_each_class(sets):
+    packed_set = open_set(sets / "whole")
+    ids = training_ids(packed_set, config(sets / "whole", data__fraction=0.25).data)
+    assert np.bincount(packed_set.split("train").labels[ids]).tolist() == [5, 3, 1]
+
+
+def test_another_subset_seed_draws_other_samples_and_the_run_seed_does_not(sets):
+    def drawn(**settings: object) -> list[int]:
+        tree = config(sets / "whole", data__fraction=0.5, **settings).model_dump() | {"seed": 5}
+        return find_samples(Config.model_validate(tree)).sl_ids.tolist()
+
+    assert drawn() != drawn(data__subset_seed=1)
+    assert drawn() == find_samples(config(sets / "whole", data__fraction=0.5)).sl_ids.tolist()
+
+
+@pytest.mark.parametrize("fraction", [0.03, 0.1])
+def test_a_class_left_empty_is_named_with_a_fraction_that_works(sets, fraction):
+    with pytest.raises(DataError) as caught:
+        find_samples(config(sets / "whole", data__fraction=fraction))
+    message = str(caught.value)
+    assert f"data.fraction {fraction:g} leaves class 'cedar' of {sets / 'whole'} without a labelled sample" in message
+    assert "(it has 4)" in message
+    named = float(message.rsplit("at least ", 1)[1])
+    assert named < 0.15
+    labels = open_set(sets / "whole").split("train").labels
+    assert set(labels[find_samples(config(sets / "whole", data__fraction=named)).sl_ids]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["whole", "partly", "plain"])
+@pytest.mark.parametrize("stratified", [False, True])
+def test_a_fraction_that_leaves_nothing_is_refused_with_one_that_works(sets, name, stratified):
+    settings = {"data__stratified": stratified, "data__image_size": 6}
+    with pytest.raises(DataError, match=r"data\.fraction 0\.01 leaves none of the .* training samples") as caught:
+        find_samples(config(sets / name, data__fraction=0.01, **settings))
+    named = float(str(caught.value).rsplit("at least ", 1)[1])
+    data = config(sets / name, data__fraction=named, **settings)
+    assert len(training_ids(open_set(sets / name), data.data)) >= 1
+    if stratified:
+        find_samples(data)  # and no class is left empty
+
+
+def test_a_random_fraction_that_misses_a_class_names_the_way_out(sets):
+    settings = config(sets / "whole", data__fraction=0.03, data__stratified=False)
+    with pytest.raises(DataError, match=r"use a larger one, or data\.stratified true"):
+        find_samples(settings)
+
+
+def test_a_fraction_that_loses_every_label_is_the_fault_of_the_fraction(sets):
+    # 18 of 37 samples are labelled; at this fraction the unlabelled ones still give a sample.
+    with pytest.raises(DataError, match=r"data\.fraction 0\.04 leaves class 'cedar' .*\(it has 2\)"):
+        find_samples(config(sets / "partly", data__fraction=0.04))
+
+
+def test_a_class_without_any_label_is_named(sets, tmp_path):
+    folder = shutil.copytree(sets / "whole", tmp_path / "set")
+    index = np.array(open_set(folder).split("train").index)
+    index["label"][index["label"] == 1] = -1
+    np.save(folder / "train.index.npy", index)
+    with pytest.raises(DataError, match=r"class 'birch' of .* has no labelled training sample"):
+        find_samples(config(folder))
+
+
+def test_of_a_partly_labelled_set_ssl_sees_all_and_sl_the_labelled(sets):
+    settings = config(sets / "partly", method__mix_ratio=0.5)
+    feed, labels = feed_of(settings), open_set(sets / "partly").split("train").labels
+    seen = {
+        phase: sorted(one for batch in batches(feed, settings, phase) for one in batch.ids[batch.weight.numpy() == 1])
+        for phase in ("ssl", "mix", "sl")
+    }
+    assert seen["ssl"] == list(range(37))
+    assert seen["mix"] == seen["sl"] == np.flatnonzero(labels >= 0).tolist()
+    assert len(seen["sl"]) == 18
+
+
+def test_an_unlabelled_set_counts_no_labelled_sample(sets):
+    samples = find_samples(config(sets / "plain", data__image_size=6))
+    assert (samples.counts.ssl, samples.counts.sl, samples.counts.classes) == (11, 0, 0)
+
+
+# Two sets
+
+
+def test_two_sets_of_unlike_sizes_are_brought_to_the_size_of_the_supervised_one(sets):
+    settings = config(sets / "whole", data__ssl=sets / "plain", method__mix_ratio=0.5)
+    samples = find_samples(settings)
+    assert (samples.counts.ssl, samples.counts.sl, samples.image_size, samples.same) == (11, 37, 6, False)
+    feed = feed_of(settings)
+    for batch in batches(feed, settings, "ssl"):
+        expected = [fit(stored(sets / "plain", "train", one), 6) for one in batch.ids]
+        np.testing.assert_array_equal(batch.images.numpy(), np.stack(expected))
+    for batch in batches(feed, settings, "mix"):
+        assert batch.images.shape == batch.partners.shape == (len(batch.ids), 6, 6, 3)
+    assert all(batch.partners is None for phase in ("ssl", "sl") for batch in batches(feed, settings, phase))
+
+
+def test_partners_are_images_of_d_ssl_and_change_with_the_epoch(sets):
+    settings = config(sets / "whole", data__ssl=sets / "plain", method__mix_ratio=1)
+    feed = feed_of(settings)
+    images = {fit(stored(sets / "plain", "train", one), 6).tobytes() for one in range(11)}
+    by_epoch = []
+    for epoch in (0, 1):
+        found = batches(feed, settings, "mix", epoch)
+        pairs = [pair for batch in found for pair in zip(batch.ids.tolist(), batch.partners.numpy(), strict=True)]
+        by_epoch.append({one: partner.tobytes() for one, partner in pairs})
+        assert set(by_epoch[-1].values()) <= images
+    assert by_epoch[0] != by_epoch[1]
+
+
+@pytest.mark.parametrize(("changes", "mixed"), [({}, False), ({"data__ssl": "plain"}, True), ({"sl": "partly"}, True)])
+def test_inputs_are_mixed_only_where_d_ssl_and_d_sl_differ(sets, changes, mixed):
+    changes = dict(changes)
+    sl = sets / changes.pop("sl", "whole")
+    other = {key: sets / name for key, name in changes.items()}
+    assert (feed_of(config(sl, method__mix_ratio=1, **other)).train["mix"].partners is not None) == mixed
+    unmixed = config(sl, method__mix_ratio=1, method__input_ratio=1, **other)
+    assert feed_of(unmixed).train["mix"].partners is None
+
+
+def test_each_set_is_normalised_by_its_own_statistics(sets):
+    settings = config(sets / "whole", data__ssl=sets / "plain", method__mix_ratio=0.5)
+    feed = feed_of(settings)
+    means = {name: open_set(sets / name).mean for name in ("whole", "plain")}
+    for phase, own in (("ssl", "plain"), ("mix", "whole"), ("sl", "whole")):
+        assert feed.train[phase].prepare.own.mean.tolist() == pytest.approx(means[own])
+        assert feed.train[phase].prepare.partner.mean.tolist() == pytest.approx(means["plain"])
+    assert feed.test.prepare.own.mean.tolist() == pytest.approx(means["whole"])
+
+
+@pytest.mark.parametrize(("name", "found"), [("mixed", "images of several sizes"), ("plain", r"\(4, 6\) \(height,")])
+def test_images_that_share_no_square_are_refused_without_a_size(sets, name, found):
+    with pytest.raises(DataError, match=rf"{name} has {found}.*set data\.image_size"):
+        find_samples(config(sets / name))
+    assert find_samples(config(sets / name, data__image_size=8)).image_size == 8
+
+
+def test_fit_scales_the_shorter_side_and_cuts_the_centre():
+    image = pixels("x", 4, 6)
+    assert fit(pixels("x", 6, 6), 6).tobytes() == pixels("x", 6, 6).tobytes()
+    np.testing.assert_array_equal(fit(image, 4), image[:, 1:5])
+    np.testing.assert_array_equal(fit(image.swapaxes(0, 1), 4), image[:, 1:5].swapaxes(0, 1))
+    large = np.asarray(Image.fromarray(image).resize((12, 8), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(fit(image, 8), large[:, 2:10])
+    assert fit(pixels("x", 7, 3), 5).shape == (5, 5, 3)
+
+
+# The test split
+
+
+@pytest.mark.parametrize("world_size", range(1, 9))
+def test_the_ranks_together_evaluate_each_test_sample_once(sets, world_size):
+    settings = config(sets / "whole", train__eval_batch=2)
+    seen = []
+    for rank in range(world_size):
+        for batch in feed_of(settings, rank_of(rank, world_size)).test:
+            assert 1 <= len(batch.ids) <= 2
+            assert batch.rows() == len(batch.ids)
+            expected = [stored(sets / "whole", "test", one) for one in batch.ids]
+            np.testing.assert_array_equal(batch.images.numpy(), np.stack(expected))
+            seen += batch.ids.tolist()
+    assert sorted(seen) == list(range(9))
+
+
+def test_evaluation_does_not_augment(sets):
+    assert feed_of(config(sets / "whole")).test.prepare.augmentation == "none"
+
+
+def test_a_supervised_arm_without_a_test_split_is_refused(sets, tmp_path):
+    packed(class_folders(tmp_path / "source", "ash", "birch"), tmp_path / "set", test_fraction=0)
+    with pytest.raises(DataError, match="has no test split"):
+        feed_of(config(tmp_path / "set", data__image_size=4))
+
+
+def test_a_test_split_without_labels_is_refused(sets, tmp_path):
+    folder = shutil.copytree(sets / "whole", tmp_path / "set")
+    index = np.array(open_set(folder).split("test").index)
+    index["label"] = -1
+    np.save(folder / "test.index.npy", index)
+    with pytest.raises(DataError, match=r"the test split of .* has no labelled sample"):
+        feed_of(config(folder))
+
+
+@pytest.mark.parametrize(
+    ("arm", "e_ssl", "e_sl", "phases"),
+    [
+        ("sl", 2, 2, {"sl"}),
+        ("ssl+sl", 2, 2, {"ssl", "sl"}),
+        ("ssl+sl", 2, 0, {"ssl"}),
+        ("mixtraining", 1, 2, {"mix", "sl"}),
+    ],
+)
+def test_a_feed_opens_only_what_the_arm_needs(sets, arm, e_ssl, e_sl, phases):
+    settings = config(
+        sets / "whole", method__arm=arm, method__ssl_epochs=e_ssl, method__sl_epochs=e_sl, method__mix_ratio=1
+    )
+    feed = feed_of(settings)
+    assert set(feed.train) == phases
+    assert (feed.test is not None) == ("sl" in phases)
+
+
+def test_one_set_is_kept_once_for_all_phases(sets):
+    feed = feed_of(config(sets / "partly", method__mix_ratio=0.5, data__cache="ram"))
+    assert feed.train["ssl"].images is feed.train["mix"].images is feed.train["sl"].images
+    assert [note.split(":")[0] for note in feed.notes] == ["partly/train", "partly/test"]
