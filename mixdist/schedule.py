@@ -18,7 +18,7 @@ class Schedule:
     def at(self, step: int) -> float:
         """Return the learning rate of 0-based ``step``: 0 < lr <= peak for every step below ``total``."""
         if step < self.warmup:
-            return self.peak * ((step + 1) / self.warmup)  # in this order never above the peak, by no rounding
+            return self.peak * ((step + 1) / self.warmup)  # (this order never rounds to above the peak)
         progress = (step - self.warmup) / max(1, self.total - self.warmup)
         return self.peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 

@@ -7,6 +7,7 @@ Later files override earlier ones, key by key; the command line overrides all fi
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ def read_config(argv: list[str], program: str = "mixdist train") -> Config:
     except ValidationError as error:
         raise UserError(_explain(error, places)) from None
     if options["print_config"]:
-        sys.stdout.write(to_yaml(config))
+        sys.stdout.write(to_yaml(config) if os.environ.get("RANK", "0") == "0" else "")
         raise SystemExit(0)
     return config
 

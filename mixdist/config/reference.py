@@ -12,8 +12,8 @@ from mixdist.config.read import fields
 HEADER = """# Configuration
 
 Made from the schema by `python -m mixdist.config.reference`; a test holds it up to date. Every setting is a key of a
-YAML file (`--config FILE`, later files win) and a flag (`--section.key VALUE`, which wins over all files); VALUE is read
-as YAML. `--print-config` shows the resolved settings.
+YAML file (`--config FILE`, later files win) and a flag (`--section.key VALUE`, which wins over all files); VALUE is
+read as YAML. `--print-config` shows the resolved settings.
 
 | setting | default | what it is |
 |---|---|---|

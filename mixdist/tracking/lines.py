@@ -69,14 +69,17 @@ def phase_end(record: StepRecord) -> str:
 
 
 def summary(result: dict[str, Any], folder: Path) -> list[str]:
-    """Return the lines that close a finished run."""
+    """Return the lines that close a finished run; one without a supervised epoch has no accuracy to compare."""
+    accuracy = result["accuracy"]
     phases = ", ".join(f"{name} {duration(phase['latency_s'])}" for name, phase in result["phases"].items())
     return [
-        f"accuracy    {result['accuracy']:.2f} % top-1 on the test split",
+        "accuracy    none, no supervised epoch"
+        if accuracy is None
+        else f"accuracy    {accuracy:.2f} % top-1 on the test split",
         f"latency     {duration(result['latency_s'])} of training ({phases})",
         f"throughput  {result['images_per_s']:,.0f} images/s",
         f"written     {folder} (result.json, metrics.jsonl, checkpoints)",
-        f"compare     mixdist compare {shlex.quote(str(folder))}",
+        *([] if accuracy is None else [f"compare     mixdist compare {shlex.quote(str(folder))}"]),
     ]
 
 

@@ -63,7 +63,9 @@ def test_an_image_that_one_rank_finds_damaged_in_mid_epoch_ends_all(packed_sets:
 def test_a_mistake_that_all_ranks_see_is_said_once(
     packed_sets: Path, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    done = run(train(RANKS, {**SETTINGS, "data.sl": packed_sets / "tiny", **change}), tmp_path)
+    arguments = flags({**SETTINGS, "data.sl": packed_sets / "tiny", **change})
+    # Rank 0, which speaks, comes last: torchrun ends it as soon as another rank has left.
+    done = run(torchrun(RANKS, "--no-python", *shell('[ "$RANK" != 0 ] || sleep 2; exec "$@"', *arguments)), tmp_path)
     (line,) = done.errors
     assert message in line
     refused(done)
@@ -71,13 +73,16 @@ def test_a_mistake_that_all_ranks_see_is_said_once(
 
 def test_a_rank_with_other_settings_than_rank_0_is_refused_by_their_name(packed_sets: Path, tmp_path: Path) -> None:
     arguments = flags({**SETTINGS, "data.sl": packed_sets / "tiny"})
-    each = ["bash", "-c", 'exec "$@" --seed "$RANK"', "bash"]
-    command = torchrun(RANKS, "--no-python", *each, *train(1, {})[:3], *arguments)
-    done = run(command, tmp_path)
+    done = run(torchrun(RANKS, "--no-python", *shell('exec "$@" --seed "$RANK"', *arguments)), tmp_path)
     (line,) = done.errors
     assert "seed is 1, on rank 0 0" in line
     assert "(on rank 1 of 2)" in line
     refused(done)
+
+
+def shell(script: str, *arguments: str) -> list[str]:
+    """Return a command in which ``script`` has the training command as its arguments, and the rank as $RANK."""
+    return ["bash", "-c", script, "bash", *train(1, {}), *arguments]
 
 
 def refused(done: Done) -> None:

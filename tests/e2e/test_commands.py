@@ -67,7 +67,9 @@ def runs(packed_sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_folder_is_complete(runs: Path, arm: str) -> None:
     found = {path.name for path in (runs / arm).iterdir()}
     assert found == RUN_FILES - ({"reconstruction.png"} if arm == "sl" else set())
-    assert list(json.loads((runs / arm / "plan.json").read_text())["phases"][0]) != []
+    plan = json.loads((runs / arm / "plan.json").read_text())
+    assert [phase["name"] for phase in plan["phases"]] == ARMS[arm]
+    assert plan["steps"] == records(runs / arm)[-1]["step"]
     assert len(checkpoints(runs / arm)) == 2
     if arm != "sl":
         with Image.open(runs / arm / "reconstruction.png") as picture:
@@ -174,13 +176,18 @@ def test_resnet18_with_the_autoencoder_head_runs_all_phases(tmp_path: Path) -> N
     assert result(tmp_path / "run")["accuracy"] in (0, 25, 50, 75, 100)
 
 
-def test_a_flat_folder_without_labels_pretrains(packed_sets: Path, tmp_path: Path) -> None:
+def test_a_flat_folder_without_labels_pretrains(
+    packed_sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     own = {**SETTINGS, "data.sl": packed_sets / "flat", "method.sl_epochs": 0, "run.dir": tmp_path / "run"}
     assert train_here(own) == 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
     found = result(tmp_path / "run")
     assert (found["accuracy"], found["labelled"], list(found["phases"])) == (None, 0, ["ssl"])
     assert [record["loss_sl"] for record in records(tmp_path / "run")] == [None] * 6
+    printed = capsys.readouterr().out
+    assert "no supervised epoch" in printed
+    assert "mixdist compare" not in printed  # which takes runs that have an accuracy
 
 
 def save_images(folder: Path, count: int, size: int) -> None:

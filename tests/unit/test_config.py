@@ -93,7 +93,7 @@ COMMAND_LINE = {
     "a section as flag": (["--train", "5"], ["unknown argument --train"]),
     "flag without value": (["--train.batch"], ["--train.batch", "expected one argument"]),
     "a broken whole number": (["--data.workers", "2.5"], ["data.workers (--data.workers)", "integer", "got 2.5"]),
-    "unknown choice": (["--data.augment", "crop"], ["data.augment (--data.augment)", "'crop-flip'", "got 'crop'"]),
+    "unknown choice": (["--data.augment", "cut"], ["data.augment (--data.augment)", "'crop-flip'", "got 'cut'"]),
     "broken YAML": (["--model.options", "{depth: 4"], ["--model.options", "'{depth: 4'", "YAML"]),
     "missing file": (["--config", "none.yaml"], ["none.yaml", "No such file"]),
 }
@@ -262,11 +262,12 @@ def test_the_printed_config_holds_every_setting(read, capsys):
             value = value[part]
 
 
-def test_help_names_every_setting(capsys):
+def test_help_names_every_setting_and_its_default(capsys):
     with pytest.raises(SystemExit):
         read_config(["--help"])
     shown = capsys.readouterr().out
     assert all(f"--{key} " in shown for key, _ in fields())
+    assert "over all ranks (default: 256)" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
