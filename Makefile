@@ -27,7 +27,7 @@ quickstart: $(STAMP)  ## three arms, two seeds each, on two processes, and the p
 	$(BIN)/mixdist compare $(RUNS) --out $(RUNS)/report.html
 
 test: $(STAMP)  ## the whole suite
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(STAMP)  ## format, lint, types and the rooms' import rule
 	$(BIN)/ruff format --check .

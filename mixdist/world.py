@@ -36,11 +36,6 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
-        if self.size > 1:
-            dist.barrier(device_ids=[self.local_rank] if self.device.type == "cuda" else None)
-
     def from_main(self, value: Any) -> Any:
         """Return rank 0's value of a small picklable object on every rank."""
         if self.size == 1:

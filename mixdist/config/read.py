@@ -110,7 +110,10 @@ def _read_yaml(path: Path, places: Places) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"config file {path} should hold sections such as 'data:', it holds a {type(tree).__name__}")
-    _note_lines(node, path, "", places)
+    try:
+        _note_lines(node, path, "", places)
+    except RecursionError:
+        raise UserError(f"config file {path} has a YAML alias that refers to itself; write the value out") from None
     return tree
 
 

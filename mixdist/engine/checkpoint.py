@@ -59,13 +59,23 @@ class Checkpoints:
     keep: int
 
     def save(self, step: int, parts: dict[str, Any]) -> Path:
-        """Write a checkpoint (one rank only), then remove all but the newest ``keep``."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write a checkpoint (one rank only), then remove all but the newest ``keep``.
+
+        Raises:
+            UserError: it cannot be written, as on a full disk; the checkpoints before are as they were.
+        """
         path = self.folder / f"step-{step:09d}.pt"
-        with atomic(path) as file:
-            torch.save({"version": VERSION, "identity": self.identity, "step": step, "parts": parts}, file)
-        for old in self._all()[: -self.keep]:
-            old.unlink()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic(path) as file:
+                torch.save({"version": VERSION, "identity": self.identity, "step": step, "parts": parts}, file)
+            for old in self._all()[: -self.keep]:
+                old.unlink()
+        except (OSError, RuntimeError) as error:  # torch's own writer raises a RuntimeError on a full disk
+            raise UserError(
+                f"{path} cannot be written ({' '.join(str(error).split())}); make room, then the same command goes on "
+                f"from the checkpoint before"
+            ) from error
         return path
 
     def newest(self) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from mixdist.config.schema import Config
 from mixdist.data.open import Feed
@@ -21,6 +22,7 @@ from mixdist.engine.record import StepRecord
 from mixdist.engine.strategy import average_buffers, make_strategy, trained_parameters
 from mixdist.engine.update import Updater
 from mixdist.engine.window import Measured, Window, peak_memory_mb
+from mixdist.errors import UserError
 from mixdist.model.groups import parameter_groups
 from mixdist.model.mixmodel import MixModel
 from mixdist.plan import Phase, Plan
@@ -56,6 +58,10 @@ class Trainer:
         self.scaler.load_state_dict(parts["scaler"])
         self.moments = parts["moments"]
         self.progress = Progress.from_state_dict(parts["progress"])
+        if self.progress.step != (main := self.world.from_main(self.progress.step)):
+            raise UserError(
+                f"{path} holds step {self.progress.step}, on rank 0 step {main}; put run.dir on a shared disk"
+            )
         return True
 
     def records(self) -> Iterator[StepRecord]:
@@ -159,15 +165,18 @@ class Trainer:
         average_buffers(self.model, self.world)
         self.moments = optimiser.state()
         reconstructing = [each.name for each in self.plan.phases if "reconstruct" in each.drives]
-        if epoch + 1 == phase.epochs and phase.name in reconstructing[-1:]:
-            self.reconstructed(self.model)
-        if self.world.is_main:
-            parts = {
-                "model": self.model.state_dict(),
-                "moments": self.moments,
-                "scaler": self.scaler.state_dict(),
-                "progress": self.progress.state_dict(),
-            }
-            self.checkpoints.save(self.progress.step, parts)
-        self.world.barrier()
+        with self.world.together():
+            if epoch + 1 == phase.epochs and phase.name in reconstructing[-1:]:
+                self.reconstructed(self.model)
+            if self.world.is_main:
+                self.checkpoints.save(self.progress.step, self._parts())
         self.progress.checkpoint_s += time.perf_counter() - start
+
+    def _parts(self) -> dict[str, Any]:
+        """Return all that a resume needs, by the names that `resume` takes it up by."""
+        return {
+            "model": self.model.state_dict(),
+            "moments": self.moments,
+            "scaler": self.scaler.state_dict(),
+            "progress": self.progress.state_dict(),
+        }

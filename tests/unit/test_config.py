@@ -298,3 +298,10 @@ def test_no_setting_can_be_written_once_read(read):
 def test_every_setting_says_what_it_means():
     assert all(info.description for _, info in fields())
     assert all(kind.__doc__ and kind.model_config["extra"] == "forbid" for kind in sections(Config))
+
+
+def test_a_yaml_alias_that_holds_itself_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "loop.yaml"
+    file.write_text("data: &d {sl: *d}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"loop\.yaml has a YAML alias that refers to itself"):
+        read_config(["--config", str(file)])
