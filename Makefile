@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml
 quickstart: $(STAMP)  ## three arms, two seeds each, on two processes, and the page that compares them
 	test -f data/digits/manifest.json || $(BIN)/mixdist pack digits data/digits --labelled-fraction 0.1
 	for seed in $(SEEDS); do for arm in $(ARMS); do \
-	  $(BIN)/torchrun --standalone --nproc_per_node=2 -m mixdist.train --config configs/quickstart.yaml \
+	  OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node=2 -m mixdist.train --config configs/quickstart.yaml \
 	    --method.arm $$arm --seed $$seed --run.dir $(RUNS)/$$arm-$$seed || exit 1; \
 	done; done
 	$(BIN)/mixdist compare $(RUNS) --out $(RUNS)/report.html

@@ -108,7 +108,7 @@ def run_until(command: list[str], folder: Path, reached: Callable[[], bool], tim
         if process.poll() is not None or time.monotonic() > deadline:
             ended = kill(process) if process.poll() is None else Done(process.returncode, *process.communicate())
             raise AssertionError(f"not reached: {command}\n{ended.out}\n{ended.err}")
-        time.sleep(0.005)  # between two looks, so that looking does not take a core from what is looked at
+        time.sleep(0.02)  # between two looks, so that looking does not take a core from what is looked at
     return kill(process)
 
 

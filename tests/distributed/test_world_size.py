@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import QUIET, TINY_VIT, records, result, run, train
+from launching import QUIET, TINY_VIT, records, result, run, train, train_here
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -41,7 +41,8 @@ def runs(packed_sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folders, of one process and of several."""
     folder = tmp_path_factory.mktemp("world-size")
     data = {"data.sl": packed_sets / "tiny", "data.ssl": packed_sets / "flat"}
-    for name, (ranks, more) in {ALONE: (1, {}), **SPREAD}.items():
+    assert train_here({**SETTINGS, **data, "run.dir": folder / ALONE}) == 0
+    for name, (ranks, more) in SPREAD.items():
         done = run(train(ranks, {**SETTINGS, **data, **more, "run.dir": name}), folder)
         assert done.code == 0, done.err
     return folder

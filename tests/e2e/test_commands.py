@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from launching import QUIET, TINY_VIT, checkpoints, flags, mixdist, records, result, run, train, train_here
+from launching import QUIET, TINY_VIT, checkpoints, flags, mixdist, records, result, run, train_here
 from PIL import Image
 
 ARMS = {"sl": ["sl"], "ssl+sl": ["ssl", "sl"], "mixtraining": ["ssl", "mix", "sl"]}
@@ -154,10 +154,14 @@ def test_the_config_of_a_run_runs_again_as_it_is(runs: Path, packed_sets: Path, 
     assert config[0] == config[1]
 
 
-def test_print_config_prints_what_would_run_and_runs_nothing(tmp_path: Path) -> None:
-    done = run(train(1, {"data.sl": "set", "seed": 5}, "--print-config"), tmp_path)
-    assert (done.code, done.err) == (0, "")
-    printed = yaml.safe_load(done.out)
+def test_print_config_prints_what_would_run_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        train_here({"data.sl": "set", "seed": 5}, "--print-config")
+    assert left.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
     assert (printed["seed"], printed["data"]["sl"], printed["method"]["arm"]) == (5, "set", "mixtraining")
     assert list(tmp_path.iterdir()) == []
 
