@@ -1,4 +1,4 @@
-"""The same run on any number of ranks: decision 3, 4 of docs/architecture.md, through torchrun and gloo."""
+"""The same run on any number of ranks is the same run, through torchrun and gloo."""
 
 from __future__ import annotations
 
