@@ -259,6 +259,7 @@ def test_the_printed_config_holds_every_setting(read, capsys):
     for key, _ in fields():
         value = printed
         for part in key.split("."):
+            assert part in value, key
             value = value[part]
 
 
@@ -272,7 +273,10 @@ def test_help_names_every_setting_and_its_default(capsys):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_a_config_of_the_repository_is_read(path):
-    read_config(["--config", str(path)])
+    config = read_config(["--config", str(path)])
+    assert (
+        config.model_dump(mode="json")["data"]["sl"] == yaml.safe_load(path.read_text(encoding="utf-8"))["data"]["sl"]
+    )
 
 
 # Frozen
