@@ -72,14 +72,21 @@ class Trainer:
 
     def _run_phase(self, phase: Phase) -> Iterator[StepRecord]:
         window = Window(self.world)  # wrapping and building the optimiser are part of a phase's cost
-        trained_parameters(self.model, [name for group in phase.drives for name in self.groups[group]])
-        optimiser = make_optimiser(phase, self.model, self.groups)
+        update = self.updater(phase)
         done = self.progress.step - phase.first_step
         if done > 0 or phase.carry:
-            optimiser.load(self.moments)
-        update = Updater(
+            update.optimiser.load(self.moments)
+        self.model.train()
+        for epoch in range(done // phase.steps_per_epoch, phase.epochs):
+            yield from self._run_epoch(phase, epoch, update, window)
+            window = Window(self.world)
+
+    def updater(self, phase: Phase) -> Updater:
+        """Make exactly the phase's parameters trainable, and build what drives them, with fresh moments."""
+        trained_parameters(self.model, [name for group in phase.drives for name in self.groups[group]])
+        return Updater(
             strategy=make_strategy(self.model, self.world),
-            optimiser=optimiser,
+            optimiser=make_optimiser(phase, self.model, self.groups),
             scaler=self.scaler,
             precision=self.precision,
             prepare=self.feed.train[phase.name].prepare,
@@ -87,10 +94,6 @@ class Trainer:
             clip_grad=self.config.optim.clip_grad,
             world=self.world,
         )
-        self.model.train()
-        for epoch in range(done // phase.steps_per_epoch, phase.epochs):
-            yield from self._run_epoch(phase, epoch, update, window)
-            window = Window(self.world)
 
     def _run_epoch(self, phase: Phase, epoch: int, update: Updater, window: Window) -> Iterator[StepRecord]:
         """Train one 0-based epoch of a phase, from wherever the run stands in it."""

@@ -13,8 +13,6 @@ from PIL import Image
 from mixdist.config.schema import Config
 from mixdist.data.open import find_samples
 from mixdist.engine.loop import Trainer
-from mixdist.engine.optim import make_optimiser
-from mixdist.engine.strategy import make_strategy, trained_parameters
 from mixdist.engine.update import Updater
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Phase, make_plan
@@ -103,18 +101,7 @@ def phase_of(trainer: Trainer, name: str) -> Phase:
 
 def make_updater(trainer: Trainer, name: str) -> Updater:
     """Drive one phase from outside of the loop."""
-    phase = phase_of(trainer, name)
-    trained_parameters(trainer.model, [parameter for group in phase.drives for parameter in trainer.groups[group]])
-    return Updater(
-        strategy=make_strategy(trainer.model, trainer.world),
-        optimiser=make_optimiser(phase, trainer.model, trainer.groups),
-        scaler=trainer.scaler,
-        precision=trainer.precision,
-        prepare=trainer.feed.train[phase.name].prepare,
-        noise_width=trainer.model.reconstructor.noise_width if "reconstruct" in phase.drives else 0,
-        clip_grad=trainer.config.optim.clip_grad,
-        world=trainer.world,
-    )
+    return trainer.updater(phase_of(trainer, name))
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
