@@ -20,7 +20,7 @@ import numpy.typing as npt
 from mixdist.errors import DataError
 
 FORMAT = "mixdist-set"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 UNLABELLED = -1
 
@@ -37,6 +37,8 @@ def index_dtype(key_length: int) -> np.dtype[np.void]:
             ("crc32", "<u4"),  # zlib.crc32 of the image's content
             ("height", "<u2"),  # pixels, as stored
             ("width", "<u2"),
+            ("frames", "<u4"),  # 1 for a still image, the number of frames of a video clip
+            ("milliseconds", "<u4"),  # length of a video clip, 0 for a still image
         ]
     )
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mixdist import files
+from mixdist.arguments import Parser
 from mixdist.errors import UserError
 from mixdist.report.collect import Found, collect
 from mixdist.report.markdown import markdown
@@ -42,9 +43,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="mixdist compare",
-        description="Compare finished runs: accuracy over seeds, training time, speed-up over ssl+sl.",
+    parser = Parser(
+        "mixdist compare", "Compare finished runs: accuracy over seeds, training time, speed-up over ssl+sl."
     )
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="run folder, folder that holds runs (3 levels), or quoted pattern"

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mixdist.data.division import PackOptions
 from mixdist.data.index import PackedSet, open_set
-from mixdist.data.pack import Packed, pack
+from mixdist.data.packing.division import PackOptions
+from mixdist.data.packing.pack import Packed, pack
 
 
 def pixels(name: str, height: int = 4, width: int = 6) -> np.ndarray:

@@ -73,8 +73,8 @@ def test_no_set_is_opened_where_there_is_none(tmp_path):
         ('{"format": ', "is not JSON"),
         ("[]", "is not the manifest of a packed set"),
         ('{"format": "other"}', "is not the manifest of a packed set"),
-        ('{"format": "mixdist-set", "version": 99}', "has format version 99, this mixdist reads 1"),
-        ('{"format": "mixdist-set", "version": 1}', "field 'classes' is missing or malformed"),
+        ('{"format": "mixdist-set", "version": 99}', "has format version 99, this mixdist reads 2"),
+        ('{"format": "mixdist-set", "version": 2}', "field 'classes' is missing or malformed"),
     ],
 )
 def test_another_manifest_is_refused(out, content, message):

@@ -20,10 +20,10 @@ from PIL import Image
 
 from mixdist.cli import main
 from mixdist.data.decode import decode
-from mixdist.data.division import PackOptions, divide
 from mixdist.data.index import MANIFEST, open_set
-from mixdist.data.pack import AHEAD
-from mixdist.data.sources import read_source
+from mixdist.data.packing.division import PackOptions, divide
+from mixdist.data.packing.pack import AHEAD
+from mixdist.data.packing.sources import read_source
 from mixdist.errors import DataError, MixdistError, UserError
 
 
@@ -317,7 +317,7 @@ def test_an_interrupt_leaves_nothing(pets, tmp_path, monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mixdist.data.pack.write_json", interrupt)
+    monkeypatch.setattr("mixdist.data.packing.pack.write_json", interrupt)
     assert main(["pack", str(pets), str(tmp_path / "set")]) == 130
     assert not list(tmp_path.iterdir())
     assert "interrupted" in capsys.readouterr().err
@@ -327,7 +327,7 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing(pets, tmp_path, 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mixdist.data.pack.write_json", full)
+    monkeypatch.setattr("mixdist.data.packing.pack.write_json", full)
     with pytest.raises(UserError, match=r"OUT .*set cannot be written: .*No space left on device"):
         run(pets, tmp_path / "set")
     assert not list(tmp_path.iterdir())

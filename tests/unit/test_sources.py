@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packing import class_folders, write_images
 
-from mixdist.data.keys import MAX_KEY, unique_keys
-from mixdist.data.sources import read_source
+from mixdist.data.packing.keys import MAX_KEY, unique_keys
+from mixdist.data.packing.sources import read_source
 from mixdist.errors import MixdistError, UserError
 
 

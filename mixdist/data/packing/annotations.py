@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from mixdist.data.folders import Sample, entries, find_images, leave_out
 from mixdist.data.index import UNLABELLED
+from mixdist.data.packing.folders import Sample, entries, find_images, leave_out
 from mixdist.errors import DataError
 
 ANNOTATIONS = "val_annotations.txt"

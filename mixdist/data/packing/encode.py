@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from mixdist.data.decode import decode, refuse_bomb
-from mixdist.data.folders import Sample
+from mixdist.data.packing.folders import Sample
 from mixdist.errors import DataError
 
 KEPT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")  # what PNG stores without loss
@@ -30,6 +30,8 @@ class Encoded:
     width: int
     sums: npt.NDArray[np.uint64]  #: sums of the values and of their squares by channel, shape [2, 3]
     metadata: bytes | None
+    frames: int = 1  #: of a video clip; 1 for a still image
+    milliseconds: int = 0  #: length of a video clip; 0 for a still image
 
 
 def encode(sample: Sample) -> Encoded:

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mixdist.data.encode import Encoded
 from mixdist.data.index import UNLABELLED, Shard, index_dtype
+from mixdist.data.packing.encode import Encoded
 from mixdist.files import atomic
 
 
@@ -70,7 +70,8 @@ def _write_tar(file: BinaryIO, number: int, members: Iterable[Member]) -> Iterat
             if encoded.metadata is not None:
                 _add(tar, f"{member.key}.json", encoded.metadata)
             size, crc32 = len(encoded.content), zlib.crc32(encoded.content)
-            yield member.key.encode(), number, offset, size, member.label, crc32, encoded.height, encoded.width
+            pixels = (encoded.height, encoded.width, encoded.frames, encoded.milliseconds)
+            yield member.key.encode(), number, offset, size, member.label, crc32, *pixels
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

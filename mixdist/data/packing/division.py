@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mixdist.data.folders import Sample
 from mixdist.data.index import UNLABELLED
-from mixdist.data.sources import Source
+from mixdist.data.packing.folders import Sample
+from mixdist.data.packing.sources import Source
 from mixdist.data.subset import smallest_fraction, stratified
 from mixdist.errors import UserError
 from mixdist.keyed import make_key, permutation

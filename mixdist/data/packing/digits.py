@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from mixdist.data.folders import Sample
+from mixdist.data.packing.folders import Sample
 from mixdist.errors import UserError
 
 CLASSES = tuple("0123456789")

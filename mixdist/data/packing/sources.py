@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mixdist.data.annotations import ANNOTATIONS, annotated_samples
-from mixdist.data.digits import CLASSES, digit_samples
-from mixdist.data.folders import IMAGE_SUFFIXES, Sample, entries, find_images, is_image, leave_out
 from mixdist.data.index import UNLABELLED
-from mixdist.data.keys import unique_keys
+from mixdist.data.packing.annotations import ANNOTATIONS, annotated_samples
+from mixdist.data.packing.digits import CLASSES, digit_samples
+from mixdist.data.packing.folders import IMAGE_SUFFIXES, Sample, entries, find_images, is_image, leave_out
+from mixdist.data.packing.keys import unique_keys
 from mixdist.errors import UserError, nearest
 
 DIGITS = "digits"

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mixdist.data.pack import Packed
+from mixdist.data.packing.pack import Packed
 
 
 def print_summary(packed: Packed, out: Path, console: Console) -> None:

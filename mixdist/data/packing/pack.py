@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mixdist.data.division import PackOptions, divide, share_for_test
-from mixdist.data.encode import encode
-from mixdist.data.folders import Sample
 from mixdist.data.index import FORMAT, MANIFEST, VERSION
-from mixdist.data.measure import Measure
-from mixdist.data.shards import Member, write_split
-from mixdist.data.sources import DIGITS, Source, read_source
-from mixdist.data.staging import check_target, staged
+from mixdist.data.packing.division import PackOptions, divide, share_for_test
+from mixdist.data.packing.encode import encode
+from mixdist.data.packing.folders import Sample
+from mixdist.data.packing.measure import Measure
+from mixdist.data.packing.shards import Member, write_split
+from mixdist.data.packing.sources import DIGITS, Source, read_source
+from mixdist.data.packing.staging import check_target, staged
 from mixdist.errors import UserError
 from mixdist.files import write_json
 

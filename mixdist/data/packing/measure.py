@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mixdist.data.encode import Encoded
+from mixdist.data.packing.encode import Encoded
 
 
 class Measure:
