@@ -33,6 +33,11 @@ class RunFolder:
         """Pictures of what R makes of fixed images."""
         return self.path / "reconstruction.png"
 
+    @property
+    def quarantine(self) -> Path:
+        """The samples that could not be read, a line each, where data.bad_samples is "quarantine"."""
+        return self.path / "quarantine.jsonl"
+
     def open(self, resume: Literal["auto", "require", "fresh"]) -> None:
         """Make the folder, and remove an earlier run from it where that was asked for.
 
@@ -46,8 +51,10 @@ class RunFolder:
         if resume == "fresh":
             for checkpoint in self.checkpoints.glob("step-*.pt*"):  # the folder stays: it may be a link to another disk
                 checkpoint.unlink()
-            for name in ("config.yaml", "plan.json", "metrics.jsonl", "result.json", "reconstruction.png"):
+            for name in ("config.yaml", "plan.json", "metrics.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
+            for file in (self.result, self.reconstruction, self.quarantine):
+                file.unlink(missing_ok=True)
         if resume == "require" and not any(self.checkpoints.glob("step-*.pt")):
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")
 

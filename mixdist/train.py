@@ -109,7 +109,7 @@ def build_trainer(
     config: Config, samples: Samples, plan: Plan, model: MixModel, folder: RunFolder, world: World
 ) -> Trainer:
     """Put the rooms together on this world's device."""
-    feed = open_feed(config, samples, world)
+    feed = open_feed(config, samples, world, folder.quarantine if world.is_main else None)
     precision = choose_precision(config.train.precision, world.device)
     model = model.to(world.device)
     if model.backbone.layout == "map":

@@ -44,6 +44,14 @@ class World:
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
+    def gather(self, value: Any) -> list[Any]:
+        """Return every rank's value of a small picklable object, by rank, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Run a block that may fail on some ranks only; where any rank raised a MixdistError, all ranks raise one.
@@ -56,11 +64,7 @@ class World:
             yield
         except MixdistError as error:
             fault = error
-        faults: list[MixdistError | None] = [fault]
-        if self.size > 1:
-            faults = [None] * self.size
-            dist.all_gather_object(faults, fault)
-        found = [(rank, error) for rank, error in enumerate(faults) if error is not None]
+        found = [(rank, error) for rank, error in enumerate(self.gather(fault)) if error is not None]
         if not found:
             return
         rank, first = found[0]

@@ -112,6 +112,15 @@ def run_until(command: list[str], folder: Path, reached: Callable[[], bool], tim
     return kill(process)
 
 
+def wait_for(reached: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until something is so; the test fails where the process ends before, or after ``TIMEOUT_S``."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not reached():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "not reached"
+        time.sleep(0.02)  # between two looks
+
+
 def mixdist(*arguments: str) -> list[str]:
     """Return the `mixdist` command of this interpreter's environment."""
     return [str(Path(sys.executable).with_name("mixdist")), *arguments]

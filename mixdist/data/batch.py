@@ -17,14 +17,14 @@ class Batch:
 
     images: torch.Tensor  #: uint8 [B, S, S, 3]
     labels: torch.Tensor  #: int64 [B], -1 where unlabelled
-    weight: torch.Tensor  #: float32 [B], 1, or 0 for a row that only fills up
-    ids: Ids  #: sample ids, which all randomness is keyed by
+    weight: torch.Tensor  #: float32 [B], 1; a share of it for a frame of a clip; 0 for a row that does not count
+    ids: Ids  #: visits (`order.sample_of`), which all randomness is keyed by
     epoch: int  #: 0-based, over the whole run
     partners: torch.Tensor | None = None  #: uint8 [B, S, S, 3], x_ssl of Eq. 2 where D_ssl and D_sl differ
 
     def rows(self) -> int:
         """Return how many rows count."""
-        return int(self.weight.sum())
+        return round(float(self.weight.sum()))
 
 
 @dataclass(frozen=True)

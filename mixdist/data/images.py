@@ -1,96 +1,151 @@
-"""uint8 images of one size, by sample id: decoded on demand, or decoded once and kept resident.
+"""uint8 images of one size by sample id, asked for in advance: decoded by a pool, in this process, or kept resident.
 
-Both give the same bytes; only time and memory differ. Images of another size are brought to a square by scaling
-the shorter side (antialiased bicubic) and cropping the centre, as evaluation does it, so a set of one size, which
-packing keeps as it is, is never resampled.
+All three give the same bytes; only time and memory differ.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
-from mixdist.data.decode import decode
-from mixdist.data.fetch import Fetcher
 from mixdist.data.index import Split
-from mixdist.errors import DataError
+from mixdist.data.reading.memory import Setup
+from mixdist.data.reading.pool import Pool
+from mixdist.data.reading.reader import CENTRE, Fault, SampleReader
 from mixdist.keyed import Ids
+
+CHUNK = 256  # samples that fill a resident set at a time
+
+Item = TypeVar("Item")
+
+
+class Loaded(NamedTuple):
+    """Images of the samples asked for, in their order."""
+
+    images: torch.Tensor  #: uint8 [samples · frames, S, S, 3]; valid until they are handed back
+    faults: list[Fault]  #: samples that could not be read; their images are black
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Images on their way."""
+
+    wait: Callable[[], Loaded]
+    hand_back: Callable[[], None] = lambda: None
+
+    def drop(self) -> None:
+        """Let images that nobody needs any more arrive, and hand them back."""
+        self.wait()
+        self.hand_back()
 
 
 class Images(Protocol):
     """Random access to uint8 images."""
 
-    resident: bool  #: whether a call returns at once, with no reading or decoding
+    split: Split
+    frames: int  #: images of one visit to a sample
+    ahead: int  #: steps that should be asked for in advance: 0 where a call returns at once
 
-    def __call__(self, ids: Ids) -> torch.Tensor:
-        """Return the images of ``ids``: uint8 [len(ids), size, size, 3], RGB."""
+    def ask(self, ids: Ids, epoch: int) -> Asked:
+        """Ask for the samples ``ids`` as the 0-based epoch sees them; `CENTRE` is what evaluation sees."""
         ...
 
 
-class StreamedImages:
-    """Reads and decodes at each call, in a few threads."""
+class DirectImages:
+    """Reads and decodes in this process, when it is waited for."""
 
-    resident = False
+    ahead = 0
 
-    def __init__(self, split: Split, size: int, workers: int) -> None:
-        self._split, self._size = split, size
-        self._fetch = Fetcher(split)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="mixdist-decode")
-        self._workers = workers
+    def __init__(self, split: Split, size: int, frames: int = 1, seed: int = 0) -> None:
+        self.split, self.frames, self._size = split, frames, size
+        self._reader = SampleReader(split, size, frames, seed)
 
-    def __call__(self, ids: Ids) -> torch.Tensor:
-        """Return the images of ``ids``: uint8 [len(ids), size, size, 3] in RAM.
+    def ask(self, ids: Ids, epoch: int) -> Asked:
+        """See `Images`."""
 
-        Raises:
-            DataError: a damaged or undecodable sample, named by key and shard.
-        """
-        out = np.empty((len(ids), self._size, self._size, 3), np.uint8)
-        parts = np.array_split(np.arange(len(ids)), self._workers)  # one task a thread: the least overhead
-        for task in [self._pool.submit(self._fill, out, ids, part) for part in parts]:
-            task.result()
-        return torch.from_numpy(out)
+        def read() -> Loaded:
+            out = np.empty((len(ids), self.frames, self._size, self._size, 3), np.uint8)
+            faults = self._reader(ids, epoch, out)
+            return Loaded(torch.from_numpy(out).flatten(0, 1), faults)
 
-    def _fill(self, out: npt.NDArray[np.uint8], ids: Ids, rows: npt.NDArray[np.int64]) -> None:
-        for row in rows:
-            out[row] = self._load(int(ids[row]))
+        return Asked(read)
 
-    def _load(self, sample: int) -> npt.NDArray[np.uint8]:
-        content = self._fetch(sample)
-        try:
-            return fit(decode(content), self._size)
-        except ValueError as error:
-            raise DataError(f"{self._split.describe(sample)} cannot be decoded: {error}") from error
+
+class PooledImages:
+    """Decoded by worker processes into shared memory, some steps ahead."""
+
+    def __init__(self, split: Split, setup: Setup, workers: int, ahead: int, slots: int, pin: bool = False) -> None:
+        self.split, self.frames, self.ahead = split, setup.frames, ahead
+        self._pool = Pool(setup, workers, slots)
+        if pin:
+            self._pool.pin()
+
+    def ask(self, ids: Ids, epoch: int) -> Asked:
+        """See `Images`."""
+        ticket = self._pool.ask(ids, epoch)
+        return Asked(lambda: Loaded(*self._pool.wait(ticket)), lambda: self._pool.hand_back(ticket))
+
+    def close(self) -> None:
+        """End the workers."""
+        self._pool.close()
 
 
 class ResidentImages:
-    """The samples ``ids`` of a split, decoded once, in RAM or device memory."""
+    """The samples ``ids`` of a split, decoded once, in RAM, on disk or in device memory; still images only."""
 
-    resident = True
+    ahead = 0
+    frames = 1
 
-    def __init__(self, source: StreamedImages, ids: Ids, samples: int, device: torch.device) -> None:
-        self._images = source(ids).to(device)
-        row_of = np.full(samples, -1, np.int64)
-        row_of[ids] = np.arange(len(ids))
-        self._row_of = row_of
+    def __init__(self, split: Split, ids: Ids, images: torch.Tensor, faults: list[Fault]) -> None:
+        self.split, self._images = split, images
+        self._row_of = np.full(len(split.index), -1, np.int64)
+        self._row_of[ids] = np.arange(len(ids))
+        self.faults = faults
+        self._faulty_samples = {fault.sample: fault for fault in faults}
 
-    def __call__(self, ids: Ids) -> torch.Tensor:
-        """Return the images of ``ids``: uint8 [len(ids), size, size, 3], where the set is resident."""
+    def ask(self, ids: Ids, epoch: int) -> Asked:
+        """See `Images`; ``epoch`` makes no difference."""
+        return Asked(lambda: Loaded(self._gather(ids), self._faulty(ids)))
+
+    def _gather(self, ids: Ids) -> torch.Tensor:
         rows = torch.from_numpy(self._row_of[ids]).to(self._images.device, non_blocking=True)
         return self._images.index_select(0, rows)
 
+    def _faulty(self, ids: Ids) -> list[Fault]:
+        if not self.faults:
+            return []
+        rows = np.flatnonzero(np.isin(ids, list(self._faulty_samples)))
+        return [replace(self._faulty_samples[int(ids[row])], row=int(row)) for row in rows]
 
-def fit(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Bring an image [height, width, 3] to [size, size, 3]; one that has this size is returned as it is."""
-    height, width = image.shape[:2]
-    if height == width == size:
-        return image
-    scale = size / min(height, width)
-    scaled = (max(size, round(width * scale)), max(size, round(height * scale)))
-    left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    resized = Image.fromarray(image).resize(scaled, Image.Resampling.BICUBIC)
-    return np.asarray(resized.crop((left, top, left + size, top + size)))
+
+def fill(out: torch.Tensor, images: DirectImages | PooledImages, ids: Ids) -> list[Fault]:
+    """Decode the samples ``ids`` into ``out`` uint8 [len(ids), S, S, 3]; return those that cannot be read."""
+    faults: list[Fault] = []
+    chunks = (slice(start, start + CHUNK) for start in range(0, len(ids), CHUNK))
+    asked = ((chunk, images.ask(ids[chunk], CENTRE)) for chunk in chunks)
+    for chunk, pending in in_flight(asked, images.ahead, lambda item: item[1].drop()):
+        loaded = pending.wait()
+        out[chunk] = loaded.images
+        faults += loaded.faults
+        pending.hand_back()
+    return faults
+
+
+def in_flight(asked: Iterator[Item], ahead: int, drop: Callable[[Item], None]) -> Generator[Item]:
+    """Yield what an iterator asks for, with ``ahead`` more of it asked already; what is left at the end is dropped."""
+    waiting = deque(islice(asked, ahead))
+    try:
+        while True:
+            waiting.extend(islice(asked, 1))
+            if not waiting:
+                return
+            yield waiting.popleft()
+    finally:
+        for item in waiting:
+            drop(item)

@@ -68,11 +68,18 @@ class Split:
         labels: npt.NDArray[np.int32] = self.index["label"]
         return labels
 
+    def shard_path(self, number: int) -> Path:
+        """Return where shard ``number`` lies."""
+        return self.folder / self.shards[number].name
+
+    def describe_shard(self, number: int) -> str:
+        """Name a shard for an error message."""
+        return str(self.folder / self.shards[number].name)
+
     def describe(self, sample: int) -> str:
         """Name a sample for an error message: its key and the shard that holds it."""
         row = self.index[sample]
-        shard = self.folder / self.shards[int(row["shard"])].name
-        return f"sample '{row['key'].decode()}' in {shard}"
+        return f"sample '{row['key'].decode()}' in {self.describe_shard(int(row['shard']))}"
 
 
 @dataclass(frozen=True)

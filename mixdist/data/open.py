@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from mixdist.config.schema import Config
 from mixdist.data.augment import Augmentation
+from mixdist.data.bad import BadSamples
 from mixdist.data.batch import Preparation, Statistics
-from mixdist.data.cache import make_images
-from mixdist.data.images import Images
-from mixdist.data.index import PackedSet, open_set
-from mixdist.data.order import Order
-from mixdist.data.select import labelled_ids, training_ids
-from mixdist.data.stream import Partners, Stream, TestStream
+from mixdist.data.cache import Access, make_images
+from mixdist.data.images import Images, ResidentImages
+from mixdist.data.index import PackedSet, Split, open_set
+from mixdist.data.order import MIN_ROWS, Order
+from mixdist.data.select import labelled_ids, noisy_labels, training_ids, unlabelled_ids
+from mixdist.data.stream import AHEAD, Partners, Stream, TestStream
 from mixdist.errors import DataError
 from mixdist.keyed import Ids
 from mixdist.plan import Counts, PhaseName, epochs_of
@@ -58,7 +60,11 @@ def find_samples(config: Config) -> Samples:
             raise DataError(f"{sl.folder} has {found}; set data.image_size to the side of the square to train on")
         size = sl.image_size[0]
     sl_ids = labelled_ids(sl, training_ids(sl, config.data), config.data)
-    return Samples(sl, ssl, sl_ids, training_ids(ssl, config.data), size)
+    ssl_ids = training_ids(ssl, config.data)
+    if config.data.ssl_only_unlabelled:
+        keeping = sl_ids if ssl is sl else labelled_ids(ssl, ssl_ids, config.data)
+        ssl_ids = unlabelled_ids(ssl, ssl_ids, keeping)
+    return Samples(sl, ssl, sl_ids, ssl_ids, size)
 
 
 @dataclass(frozen=True)
@@ -67,32 +73,45 @@ class Feed:
 
     train: dict[PhaseName, Stream]  #: one for each phase that has epochs
     test: TestStream | None  #: None for a run without a supervised epoch
+    bad: BadSamples
     notes: tuple[str, ...]  #: where the decoded sets are kept
 
 
-def open_feed(config: Config, samples: Samples, world: World) -> Feed:
+def open_feed(config: Config, samples: Samples, world: World, quarantine: Path | None = None) -> Feed:
     """Open the streams that the arm needs; decodes the sets that are kept resident.
 
+    Args:
+        config: of the run.
+        samples: see `find_samples`.
+        world: this rank's place.
+        quarantine: see `BadSamples`.
+
     Raises:
-        DataError: a sample that is damaged, or no test split for a supervised arm.
+        DataError: a shard that cannot be read, or no test split for a supervised arm.
     """
     epochs = epochs_of(config.method)
-    opener = _Opener(config, samples, world, [])
     mixes = bool(epochs["mix"]) and not samples.same and config.method.input_ratio < 1
+    opener = _Opener(config, samples, world, mixes, _bad_samples(config, samples, quarantine), [])
     train: dict[PhaseName, Stream] = {}
     ssl_images = opener.images(samples.ssl, "train", samples.ssl_ids) if epochs["ssl"] or mixes else None
     if epochs["ssl"] and ssl_images:
         train["ssl"] = opener.stream("ssl", samples.ssl, samples.ssl_ids, ssl_images)
     if not (epochs["mix"] or epochs["sl"]):
-        return Feed(train, None, tuple(opener.notes))
-    shared = ssl_images if samples.ssl is samples.sl else None  # of one set, the labelled samples are there already
+        return Feed(train, None, opener.bad, tuple(opener.notes))
+    # Of one set, the labelled samples are there already, unless SSL sees only the others.
+    shared = ssl_images if samples.ssl is samples.sl and not config.data.ssl_only_unlabelled else None
     sl_images = shared or opener.images(samples.sl, "train", samples.sl_ids)
     partners = Partners(ssl_images, samples.ssl_ids) if mixes and ssl_images else None
     if epochs["mix"]:
         train["mix"] = opener.stream("sl", samples.sl, samples.sl_ids, sl_images, partners)
     if epochs["sl"]:
         train["sl"] = opener.stream("sl", samples.sl, samples.sl_ids, sl_images)
-    return Feed(train, opener.test_stream(), tuple(opener.notes))
+    return Feed(train, opener.test_stream(), opener.bad, tuple(opener.notes))
+
+
+def _bad_samples(config: Config, samples: Samples, quarantine: Path | None) -> BadSamples:
+    trained = len(samples.ssl_ids) + (0 if samples.ssl is samples.sl else len(samples.sl_ids))
+    return BadSamples(config.data.bad_samples, config.data.bad_limit, trained, quarantine)
 
 
 @dataclass(frozen=True)
@@ -102,14 +121,40 @@ class _Opener:
     config: Config
     samples: Samples
     world: World
+    mixes: bool
+    bad: BadSamples
     notes: list[str]
 
     def images(self, packed: PackedSet, split: str, ids: Ids) -> Images:
-        data, size = self.config.data, self.samples.image_size
-        images, place = make_images(packed.split(split), ids, size, data.cache, data.workers, self.world)
-        where = {"none": "decoded at each visit", "ram": "kept in RAM", "device": f"kept on {self.world.device}"}[place]
-        self.notes.append(f"{packed.folder.name}/{split}: {len(ids):,} images of {size} px, {where}")
+        images, place = make_images(packed, split, ids, self._access(split))
+        if isinstance(images, ResidentImages):
+            self.bad.note(images.split, images.faults)
+        where = {
+            "none": "decoded at each visit",
+            "ram": "kept in RAM",
+            "disk": f"decoded in {self.config.data.cache_dir}",
+            "device": f"kept on {self.world.device}",
+        }[place]
+        self.notes.append(f"{packed.folder.name}/{split}: {len(ids):,} images of {self.samples.image_size} px, {where}")
         return images
+
+    def _access(self, split: str) -> Access:
+        data, train = self.config.data, self.config.train
+        share = -(-train.batch // self.world.size)  # of one rank at a step
+        micro = min(train.micro_batch or share, share)
+        training = split == "train"
+        return Access(
+            size=self.samples.image_size,
+            frames=data.clip_frames,
+            seed=self.config.seed,
+            cache=data.cache,
+            folder=data.cache_dir.expanduser(),
+            workers=data.workers,
+            batch=max(micro, MIN_ROWS) if training else train.eval_batch,
+            asks=-(-share // micro) * (2 if self.mixes else 1) if training else 1,
+            ahead=AHEAD,
+            world=self.world,
+        )
 
     def preparation(self, own: PackedSet, augmentation: Augmentation) -> Preparation:
         device, partner = self.world.device, self.samples.ssl
@@ -124,16 +169,23 @@ class _Opener:
     def stream(
         self, purpose: str, packed: PackedSet, ids: Ids, images: Images, partners: Partners | None = None
     ) -> Stream:
-        config = self.config
+        config, split = self.config, packed.split("train")
         return Stream(
-            order=Order(ids, config.train.batch, config.seed, purpose),
+            order=self._order(purpose, split, ids),
             images=images,
-            labels=packed.split("train").labels,
+            labels=noisy_labels(split.labels, len(packed.classes), config.data),
             prepare=self.preparation(packed, config.data.augment),
             partners=partners,
+            bad=self.bad,
             world=self.world,
             micro_batch=config.train.micro_batch,
         )
+
+    def _order(self, purpose: str, split: Split, ids: Ids) -> Order:
+        data = self.config.data
+        shards = split.index["shard"][ids].astype(np.int64) if data.shuffle == "shards" else None
+        classes = split.labels[ids].astype(np.int64) if data.balanced and purpose == "sl" else None
+        return Order(ids, self.config.train.batch, self.config.seed, purpose, shards, data.shards_at_once, classes)
 
     def test_stream(self) -> TestStream:
         packed = self.samples.sl
@@ -142,4 +194,4 @@ class _Opener:
         if len(ids) == 0:
             raise DataError(f"the test split of {packed.folder} has no labelled sample to evaluate on")
         images, prepare = self.images(packed, "test", ids), self.preparation(packed, "none")
-        return TestStream(ids, images, labels, prepare, self.world, self.config.train.eval_batch)
+        return TestStream(ids, images, labels, prepare, self.bad, self.world, self.config.train.eval_batch)

@@ -12,16 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mixdist.keyed import Ids, make_key, permutation
+from mixdist.keyed import Ids, bits, make_key, permutation
 
 MIN_ROWS = 2  # of a forward: BatchNorm on a 1 x 1 feature map cannot normalise a single image
+
+
+SPAN = 2**40  # visits of one sample in the same epoch lie this far apart; more samples than any set has
+
+
+def sample_of(visits: Ids) -> Ids:
+    """Return the sample ids of visits. A sample's first visit in an epoch is its id, each later one SPAN more."""
+    return visits % SPAN
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of one micro-batch on one rank."""
 
-    ids: Ids  #: sample ids
+    visits: Ids  #: sample ids, and which visit of the epoch it is (`sample_of`); all randomness is keyed by it
     weight: npt.NDArray[np.float32]  #: 1, or 0 for a row that only fills up a forward
 
 
@@ -33,10 +41,46 @@ class Order:
     batch: int  #: global
     seed: int
     purpose: str  #: sets of different purposes ("ssl", "sl") are shuffled apart
+    shards: npt.NDArray[np.int64] | None = None  #: the shard of each sample, where shards are shuffled; else None
+    at_once: int = 1  #: shards that are read at a time
+    classes: npt.NDArray[np.int64] | None = None  #: the class of each sample, where classes are balanced; else None
 
     def epoch(self, epoch: int) -> Ids:
-        """Return all samples in the order of 0-based ``epoch``, each exactly once."""
-        return self.ids[permutation(make_key(self.seed, f"order/{self.purpose}", epoch), len(self.ids))]
+        """Return the visits of 0-based ``epoch`` in their order.
+
+        Each sample exactly once; where classes are balanced, as many visits, spread evenly over the classes.
+        """
+        visits = self.ids if self.classes is None else self._balanced(epoch)
+        order = bits(make_key(self.seed, f"order/{self.purpose}", epoch), np.arange(len(visits)))[:, 0]
+        if self.shards is None:
+            return visits[np.argsort(order, kind="stable")]
+        window = self._windows(epoch)[np.searchsorted(self.ids, sample_of(visits))]
+        return visits[np.lexsort((order, window))]
+
+    def _windows(self, epoch: int) -> Ids:
+        """Return for each sample the position of its shard's window: ``at_once`` shards that follow one another.
+
+        Shards are shuffled, and inside a window all samples are. So a bounded number of shards is read at a time.
+        """
+        assert self.shards is not None
+        present, shard = np.unique(self.shards, return_inverse=True)
+        places = np.argsort(permutation(make_key(self.seed, f"shards/{self.purpose}", epoch), len(present)))
+        windows: Ids = places[shard] // self.at_once
+        return windows
+
+    def _balanced(self, epoch: int) -> Ids:
+        """Return len(ids) visits, as many of each class as the division allows, each class's samples in turn."""
+        assert self.classes is not None
+        present, classes = np.unique(self.classes, return_inverse=True)
+        key = make_key(self.seed, f"balance/{self.purpose}", epoch)
+        extra = permutation(key, len(present)) < len(self.ids) % len(present)  # classes with one visit more
+        found = []
+        for number in range(len(present)):
+            members = self.ids[classes == number]
+            shuffled = members[permutation(make_key(self.seed, "balance", epoch, number), len(members))]
+            turn = np.arange(len(self.ids) // len(present) + int(extra[number]))
+            found.append(shuffled[turn % len(members)] + turn // len(members) * SPAN)
+        return np.concatenate(found)
 
     def share(self, order: Ids, step: int, rank: int, world_size: int, micro_batch: int | None) -> list[Rows]:
         """Return the micro-batches of one rank at 0-based ``step`` of an epoch, at least one.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from mixdist.data.bad import BadSamples
 from mixdist.data.batch import Batch, Preparation
-from mixdist.data.images import Images
+from mixdist.data.images import Asked, Images, Loaded, in_flight
 from mixdist.data.mixing import draw_partners
-from mixdist.data.order import Order, Rows
+from mixdist.data.order import Order, Rows, sample_of
+from mixdist.data.reading.reader import CENTRE
 from mixdist.keyed import Ids
 from mixdist.world import World
 
@@ -31,6 +32,19 @@ class Partners:
 
 
 @dataclass(frozen=True)
+class _Pending:
+    """A micro-batch whose images have been asked for."""
+
+    rows: Rows
+    own: Asked
+    partners: Asked | None
+
+    @property
+    def asked(self) -> list[Asked]:
+        return [self.own, *([self.partners] if self.partners else [])]
+
+
+@dataclass(frozen=True)
 class Stream:
     """The training batches of one phase on one rank."""
 
@@ -39,40 +53,98 @@ class Stream:
     labels: npt.NDArray[np.int32]  #: of every sample of the split, by id
     prepare: Preparation
     partners: Partners | None
+    bad: BadSamples
     world: World
     micro_batch: int | None
 
     def epoch(self, epoch: int, steps: int, first_step: int = 0) -> Iterator[list[Batch]]:
-        """Yield this rank's micro-batches for each step of a 0-based epoch, from ``first_step`` on."""
+        """Yield this rank's micro-batches for each step of a 0-based epoch, from ``first_step`` on.
+
+        A step's images may lie in memory that is used again: they are valid until the next step is asked for.
+        """
         order = self.order.epoch(epoch)
-        produced = (
+        asked = (
             [
-                self._batch(rows, epoch)
+                self._ask(rows, epoch)
                 for rows in self.order.share(order, step, self.world.rank, self.world.size, self.micro_batch)
             ]
             for step in range(first_step, steps)
         )
-        resident = self.images.resident and (self.partners is None or self.partners.images.resident)
-        return produced if resident else _ahead(produced)
+        ahead = max(self.images.ahead, self.partners.images.ahead if self.partners else 0)
+        used: deque[tuple[list[_Pending], _Copied]] = deque()
+        with closing(in_flight(asked, ahead, _drop)) as flight:
+            try:
+                for step in flight:
+                    batches = [self._batch(pending, epoch) for pending in step]
+                    used.append((step, _Copied(self.world.device)))
+                    if len(used) > 1:  # the step before was trained on, or on a GPU at least copied by now
+                        _hand_back(*used.popleft())
+                    yield batches
+            finally:
+                for last in used:
+                    _hand_back(*last)
 
-    def _batch(self, rows: Rows, epoch: int) -> Batch:
-        partners = None
-        if self.partners:
-            drawn = draw_partners(self.order.seed, epoch, rows.ids, self.partners.ids)
-            partners = self._to_device(self.partners.images(drawn))
+    def _ask(self, rows: Rows, epoch: int) -> _Pending:
+        own = self.images.ask(sample_of(rows.visits), epoch)
+        if not self.partners:
+            return _Pending(rows, own, None)
+        drawn = draw_partners(self.order.seed, epoch, rows.visits, self.partners.ids)
+        return _Pending(rows, own, self.partners.images.ask(drawn, epoch))
+
+    def _batch(self, pending: _Pending, epoch: int) -> Batch:
+        """Wait for the images; a row that cannot be read, itself or its partner, gets weight 0."""
+        rows, frames = pending.rows, self.images.frames
+        weight = rows.weight / np.float32(frames)  # the frames of one visit to a clip share its weight
+        found = {}
+        sources = [("images", self.images, pending.own)]
+        if self.partners and pending.partners:
+            sources.append(("partners", self.partners.images, pending.partners))
+        for name, images, asked in sources:
+            loaded = asked.wait()
+            found[name] = self._to_device(loaded.images)
+            if loaded.faults:
+                self.bad.note(images.split, loaded.faults)
+                weight[[fault.row for fault in loaded.faults]] = 0
+        labels = self.labels[sample_of(rows.visits)].astype(np.int64)
         return Batch(
-            images=self._to_device(self.images(rows.ids)),
-            labels=self._to_device(torch.from_numpy(self.labels[rows.ids].astype(np.int64))),
-            weight=self._to_device(torch.from_numpy(rows.weight)),
-            ids=rows.ids,
+            images=found["images"],
+            labels=self._to_device(torch.from_numpy(np.repeat(labels, frames))),
+            weight=self._to_device(torch.from_numpy(np.repeat(weight, frames))),
+            ids=np.repeat(rows.visits, frames),  # one crop and one mask for all frames of a visit
             epoch=epoch,
-            partners=partners,
+            partners=found.get("partners"),
         )
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.world.device.type == "cuda" and tensor.device.type == "cpu":
+        if self.world.device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
             tensor = tensor.pin_memory()
         return tensor.to(self.world.device, non_blocking=True)
+
+
+class _Copied:
+    """The moment at which the copies to the device that were started so far are done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if self._event:
+            self._event.record()
+
+    def wait(self) -> None:
+        if self._event:
+            self._event.synchronize()
+
+
+def _hand_back(step: list[_Pending], copied: _Copied) -> None:
+    copied.wait()
+    for pending in step:
+        for asked in pending.asked:
+            asked.hand_back()
+
+
+def _drop(step: list[_Pending]) -> None:
+    for pending in step:
+        for asked in pending.asked:
+            asked.drop()
 
 
 @dataclass(frozen=True)
@@ -83,50 +155,26 @@ class TestStream:
     images: Images
     labels: npt.NDArray[np.int32]
     prepare: Preparation
+    bad: BadSamples
     world: World
     batch: int
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield every ``world.size``-th batch, starting at this rank's: each sample on exactly one rank."""
+        """Yield every ``world.size``-th batch, starting at this rank's: each sample on exactly one rank.
+
+        Of a clip, a batch holds all frames of the visit, one after the other, and one label.
+        """
         chunks = [self.ids[start : start + self.batch] for start in range(0, len(self.ids), self.batch)]
-        for chunk in chunks[self.world.rank :: self.world.size]:
-            yield Batch(
-                images=self.images(chunk).to(self.world.device),
-                labels=torch.from_numpy(self.labels[chunk].astype(np.int64)).to(self.world.device),
-                weight=torch.ones(len(chunk), device=self.world.device),
-                ids=chunk,
-                epoch=0,
-            )
+        asked = ((chunk, self.images.ask(chunk, CENTRE)) for chunk in chunks[self.world.rank :: self.world.size])
+        with closing(in_flight(asked, self.images.ahead, lambda item: item[1].drop())) as flight:
+            for chunk, images in flight:
+                yield self._batch(chunk, images.wait())
+                images.hand_back()
 
-
-def _ahead(steps: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
-    """Produce steps in a thread, at most ``AHEAD`` in advance; an error there is raised here."""
-    slots: queue.Queue[list[Batch] | Exception | None] = queue.Queue(AHEAD)
-    stopped = threading.Event()
-
-    def put(item: list[Batch] | Exception | None) -> bool:
-        while not stopped.is_set():
-            with suppress(queue.Full):
-                slots.put(item, timeout=0.1)
-                return True
-        return False
-
-    def produce() -> None:
-        try:
-            for step in steps:
-                if not put(step):
-                    return
-            put(None)
-        except Exception as error:  # handed to the consumer, which raises it
-            put(error)
-
-    thread = threading.Thread(target=produce, name="mixdist-ahead", daemon=True)
-    thread.start()
-    try:
-        while (item := slots.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+    def _batch(self, chunk: Ids, loaded: Loaded) -> Batch:
+        weight = torch.ones(len(chunk))
+        self.bad.note(self.images.split, loaded.faults)
+        weight[[fault.row for fault in loaded.faults]] = 0
+        device = self.world.device
+        labels = torch.from_numpy(self.labels[chunk].astype(np.int64))
+        return Batch(loaded.images.to(device), labels.to(device), weight.to(device), ids=chunk, epoch=0)

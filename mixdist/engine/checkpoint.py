@@ -13,14 +13,18 @@ from mixdist.config.schema import Config
 from mixdist.errors import UserError
 from mixdist.files import atomic
 
-VERSION = 1
+VERSION = 2
 LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is trained, only where and how it is watched
     "run",
     "tracking",
     "data.sl",
     "data.ssl",
     "data.cache",
+    "data.cache_dir",
+    "data.cache_limit_gb",
     "data.workers",
+    "data.bad_samples",
+    "data.bad_limit",
     "train.micro_batch",
     "train.log_every",
     "train.eval_every",

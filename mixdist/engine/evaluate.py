@@ -9,6 +9,7 @@ import torch
 from mixdist.data.stream import TestStream
 from mixdist.engine.precision import Precision
 from mixdist.engine.strategy import average_buffers
+from mixdist.errors import DataError
 from mixdist.model.mixmodel import MixModel
 
 
@@ -33,7 +34,11 @@ class Score:
 
 @torch.no_grad()
 def evaluate(model: MixModel, test: TestStream, precision: Precision) -> Score:
-    """Evaluate every sample of the test split once, over all ranks."""
+    """Evaluate every sample of the test split once, over all ranks; one that cannot be read is not counted.
+
+    Raises:
+        DataError: no sample can be read.
+    """
     average_buffers(model, test.world)
     model.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=test.world.device)
@@ -42,9 +47,13 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision) -> Score:
         inputs = test.prepare(batch)
         with precision.autocast():
             logits = model(inputs.images, reconstruct=False, classify=True).logits
-        best = logits.float().topk(min(5, classes), dim=1).indices  # [B, 5], best first
-        hits = best == inputs.labels[:, None]
-        counts += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(hits), device=hits.device)])
+        logits = logits.float().reshape(len(inputs.labels), -1, classes).mean(1)  # over the frames of a clip
+        best = logits.topk(min(5, classes), dim=1).indices  # [B, 5], best first
+        readable = inputs.weight > 0
+        hits = (best == inputs.labels[:, None]) & readable[:, None]
+        counts += torch.stack([hits[:, 0].sum(), hits.sum(), readable.sum()])
     model.train()
     top1, top5, samples = (int(count) for count in test.world.sum(counts))
+    if samples == 0:
+        raise DataError("none of the test samples can be read, so there is nothing to evaluate on").everywhere()
     return Score(samples, top1, top5 if classes > 5 else None)

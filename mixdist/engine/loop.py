@@ -58,6 +58,7 @@ class Trainer:
         self.scaler.load_state_dict(parts["scaler"])
         self.moments = parts["moments"]
         self.progress = Progress.from_state_dict(parts["progress"])
+        self.feed.bad.load_state_dict(parts["bad"])
         if self.progress.step != (main := self.world.from_main(self.progress.step)):
             raise UserError(
                 f"{path} holds step {self.progress.step}, on rank 0 step {main}; put run.dir on a shared disk"
@@ -113,6 +114,7 @@ class Trainer:
             measured = window.close(skipping=self.scaler.is_enabled())
             self.progress.add(phase.name, measured.steps, measured.images, measured.seconds)
             accuracy, top5 = self._evaluate(phase, epoch) if last else (None, None)
+            self.feed.bad.agree(self.world)
             yield self._record(phase, epoch, update.optimiser, measured, accuracy, top5)
             window = Window(self.world)
         self._end_epoch(phase, epoch, update.optimiser)
@@ -182,4 +184,5 @@ class Trainer:
             "moments": self.moments,
             "scaler": self.scaler.state_dict(),
             "progress": self.progress.state_dict(),
+            "bad": self.feed.bad.state_dict(),
         }

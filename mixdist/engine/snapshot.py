@@ -11,6 +11,7 @@ from PIL import Image
 
 from mixdist.data.batch import Batch
 from mixdist.data.open import Feed
+from mixdist.data.reading.reader import CENTRE
 from mixdist.engine.precision import Precision
 from mixdist.keyed import make_key, uniform
 from mixdist.model.mixmodel import MixModel
@@ -31,7 +32,9 @@ def reconstruction_png(model: MixModel, feed: Feed, precision: Precision) -> byt
     prepare = source.prepare
     ids = (feed.test.ids if feed.test else next(iter(feed.train.values())).order.ids)[:IMAGES]
     device = prepare.own.mean.device
-    images = source.images(ids).to(device)
+    asked = source.images.ask(ids, CENTRE)
+    images = asked.wait().images[:: source.images.frames].to(device, copy=True)
+    asked.hand_back()
     nothing = torch.zeros(len(ids), device=device)
     still = type(prepare)(prepare.seed, "none", prepare.own, prepare.partner, prepare.input_ratio)
     inputs = still(Batch(images, nothing.long(), nothing, ids, epoch=0)).images

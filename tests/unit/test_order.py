@@ -30,7 +30,7 @@ def shares(order: Order, step: int, world: int, micro_batch: int | None, epoch: 
 
 def counted(pieces: Iterable[Rows]) -> list[int]:
     """Return the ids of the rows that count, in order."""
-    return [int(one) for rows in pieces for one, weight in zip(rows.ids, rows.weight, strict=True) if weight]
+    return [int(one) for rows in pieces for one, weight in zip(rows.visits, rows.weight, strict=True) if weight]
 
 
 @st.composite
@@ -67,7 +67,7 @@ def test_every_rank_has_a_micro_batch_in_every_step_and_each_has_at_least_two_ro
     step = data.draw(st.integers(0, steps_of(len(order.ids), order.batch) - 1))
     for pieces in shares(order, step, world, micro_batch):
         assert len(pieces) >= 1
-        assert all(len(rows.ids) == len(rows.weight) >= MIN_ROWS for rows in pieces)
+        assert all(len(rows.visits) == len(rows.weight) >= MIN_ROWS for rows in pieces)
         assert all(set(rows.weight.tolist()) <= {0.0, 1.0} for rows in pieces)
 
 
@@ -81,7 +81,7 @@ def test_a_micro_batch_is_at_most_as_large_as_asked_and_they_are_alike_and_few(c
         assert max(sizes) <= most
         assert max(sizes) - min(sizes) <= 1
         assert len(pieces) == max(1, -(-sum(sizes) // most))
-        assert all(len(rows.ids) <= max(most, MIN_ROWS) for rows in pieces)
+        assert all(len(rows.visits) <= max(most, MIN_ROWS) for rows in pieces)
 
 
 @given(cuts())
@@ -91,7 +91,7 @@ def test_rows_that_fill_up_only_do_so_where_there_are_too_few(cut):
         for rows in chain(*shares(order, step, world, micro_batch)):
             filled = int((rows.weight == 0).sum())
             assert filled == max(0, MIN_ROWS - int(rows.weight.sum()))
-            assert set(rows.ids.tolist()) <= set(order.ids.tolist())
+            assert set(rows.visits.tolist()) <= set(order.ids.tolist())
 
 
 @given(SAMPLES, st.integers(8, 64), WORLD, WORLD, st.none() | st.integers(1, 16))
@@ -110,7 +110,7 @@ def test_the_last_short_batch_is_shared_by_all_ranks():
 
 def test_a_set_of_one_sample_is_filled_up_with_itself():
     (rows,) = order_of(1, 4).share(order_of(1, 4).epoch(0), 0, 0, 1, None)
-    assert rows.ids.tolist() == [5, 5]
+    assert rows.visits.tolist() == [5, 5]
     assert rows.weight.tolist() == [1, 0]
 
 

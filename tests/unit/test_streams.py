@@ -1,10 +1,15 @@
 """Streams: the same batches cached or not and on any number of ranks, errors with a name, and who takes part."""
 
+import dataclasses
+import gc
+import os
 import shutil
-import threading
+import signal
 import zlib
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
+import launching
 import numpy as np
 import pytest
 import torch
@@ -15,13 +20,14 @@ from PIL import Image
 
 from mixdist.config.schema import Config
 from mixdist.data import cache
-from mixdist.data.decode import decode
-from mixdist.data.fetch import Fetcher
-from mixdist.data.images import fit
+from mixdist.data.batch import Batch
+from mixdist.data.decode import decode, fit
+from mixdist.data.images import DirectImages
 from mixdist.data.index import open_set
 from mixdist.data.open import Feed, find_samples, open_feed
+from mixdist.data.reading.reader import CENTRE
 from mixdist.data.select import training_ids
-from mixdist.errors import DataError
+from mixdist.errors import DataError, MixdistError
 from mixdist.plan import make_plan
 from mixdist.world import World
 
@@ -75,7 +81,13 @@ def batches(feed: Feed, settings: Config, phase: str, epoch: int = 0, first_step
     """Return the micro-batches of one epoch, all steps after one another."""
     plan = make_plan(settings, find_samples(settings).counts)
     steps = next(found.steps_per_epoch for found in plan.phases if found.name == phase)
-    return [batch for step in feed.train[phase].epoch(epoch, steps, first_step) for batch in step]
+    return [kept(batch) for step in feed.train[phase].epoch(epoch, steps, first_step) for batch in step]
+
+
+def kept(batch: Batch) -> Batch:
+    """Return a batch that stays as it is when the next step arrives."""
+    partners = None if batch.partners is None else batch.partners.clone()
+    return dataclasses.replace(batch, images=batch.images.clone(), partners=partners)
 
 
 def stored(folder: Path, split: str, sample: int) -> np.ndarray:
@@ -89,9 +101,9 @@ def stored(folder: Path, split: str, sample: int) -> np.ndarray:
 # What a batch holds
 
 
-@pytest.mark.parametrize("cache_kind", ["none", "ram", "device", "auto"])
+@pytest.mark.parametrize("cache_kind", ["none", "ram", "device", "disk", "auto"])
 def test_a_batch_holds_the_stored_images_and_labels_of_its_ids(sets, cache_kind):
-    settings = config(sets / "whole", data__cache=cache_kind)
+    settings = config(sets / "whole", data__cache=cache_kind, data__cache_dir=sets / "cache")
     seen = []
     for batch in batches(feed_of(settings), settings, "sl"):
         assert batch.images.dtype == torch.uint8
@@ -102,19 +114,19 @@ def test_a_batch_holds_the_stored_images_and_labels_of_its_ids(sets, cache_kind)
     assert sorted(seen) == list(range(37))
 
 
-@pytest.mark.parametrize("settings", [{}, {"data__workers": 5}, {"train__micro_batch": 3}])
+@pytest.mark.parametrize("settings", [{}, {"data__workers": 5}, {"data__workers": 0}, {"train__micro_batch": 3}])
 @pytest.mark.parametrize("phase", ["ssl", "mix", "sl"])
 def test_cached_and_uncached_streams_give_identical_batches(sets, phase, settings):
     shared = {"data__ssl": sets / "plain", "method__mix_ratio": 0.5, **settings}
     found = []
-    for kind in ("none", "ram"):
-        asked = config(sets / "partly", data__cache=kind, **shared)
+    for kind in ("none", "ram", "disk"):
+        asked = config(sets / "partly", data__cache=kind, data__cache_dir=sets / "cache", **shared)
         found.append(batches(feed_of(asked), asked, phase, epoch=1))
-    assert len(found[0]) == len(found[1])
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_array_equal(one.ids, other.ids)
-        for name in ("images", "labels", "weight", *(["partners"] if phase == "mix" else [])):
-            assert torch.equal(getattr(one, name), getattr(other, name)), name
+    for one, *others in zip(*found, strict=True):
+        for other in others:
+            np.testing.assert_array_equal(one.ids, other.ids)
+            for name in ("images", "labels", "weight", *(["partners"] if phase == "mix" else [])):
+                assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
 def test_auto_keeps_what_fits_a_quarter_of_the_free_memory_and_says_where(sets, monkeypatch):
@@ -150,40 +162,86 @@ def test_the_ranks_together_see_what_one_process_sees(sets, world_size):
         np.testing.assert_array_equal(ids, whole.ids)
 
 
-# Decoding in the background
+# Decoding in worker processes
 
 
-def ahead_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "mixdist-ahead"]
+def workers_of(process: int) -> list[int]:
+    """Return the processes that decode for a process."""
+    found = []
+    for one in launching.family(process)[1:]:
+        with suppress(FileNotFoundError):  # the process that listed them has ended
+            if b"mixdist.data.reading.worker" in Path(f"/proc/{one}/cmdline").read_bytes():
+                found.append(one)
+    return found
 
 
-def test_a_resident_set_needs_no_thread_and_a_streamed_one_ends_its_own(sets):
-    for kind, threads in (("ram", 0), ("none", 1)):
-        steps = feed_of(config(sets / "whole", data__cache=kind)).train["sl"].epoch(0, 5)
+@pytest.mark.parametrize(("kind", "workers", "expected"), [("ram", 2, 0), ("none", 2, 2), ("none", 0, 0)])
+def test_only_a_streamed_set_has_workers_and_they_end_with_the_feed(sets, kind, workers, expected):
+    settings = config(
+        sets / "whole", data__cache=kind, data__workers=workers, method__arm="ssl+sl", method__sl_epochs=0
+    )
+    feed = feed_of(settings)
+    assert len(list(feed.train["ssl"].epoch(0, 5))) == 5
+    assert len(workers_of(os.getpid())) == expected
+    del feed
+    gc.collect()
+    assert workers_of(os.getpid()) == []
+
+
+@pytest.mark.parametrize("way", ["closed", "failed"])
+def test_an_epoch_that_is_left_early_does_not_disturb_the_next(sets, way):
+    settings = config(sets / "whole", data__cache="none", train__batch=4)
+    feed = feed_of(settings)
+    stream = feed.train["sl"]
+
+    def leave() -> None:
+        steps = stream.epoch(0, 10)
         next(steps)
-        assert len(ahead_threads()) == threads
-        assert len(list(steps)) == 4
-        assert ahead_threads() == []
-
-
-def test_the_thread_ends_when_its_consumer_stops_early(sets):
-    steps = feed_of(config(sets / "whole", data__cache="none", train__batch=1)).train["sl"].epoch(0, 37)
-    next(steps)  # far more steps are left than are decoded in advance, so the thread waits for room
-    (thread,) = ahead_threads()
-    steps.close()
-    assert not thread.is_alive()
-
-
-def test_the_thread_ends_when_its_consumer_fails(sets):
-    stream = feed_of(config(sets / "whole", data__cache="none", train__batch=1)).train["sl"]
-
-    def consume() -> None:
-        for _ in stream.epoch(0, 37):
+        if way == "failed":
             raise RuntimeError("out of memory")
+        steps.close()
 
-    with pytest.raises(RuntimeError, match="out of memory"):
-        consume()
-    assert ahead_threads() == []
+    with pytest.raises(RuntimeError, match="out of memory") if way == "failed" else nullcontext():
+        leave()
+    for one, other in zip(batches(feed, settings, "sl", 1), batches(feed_of(settings), settings, "sl", 1), strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+def test_a_worker_that_dies_ends_the_run_with_its_signal(sets):
+    settings = config(sets / "whole", data__cache="none", train__batch=1)
+    stream = feed_of(settings).train["sl"]
+    steps = stream.epoch(0, 37)
+    next(steps)
+    victim = workers_of(os.getpid())[0]
+    os.kill(victim, signal.SIGKILL)
+    with pytest.raises(MixdistError, match="a process that decodes images was ended by signal 9"):
+        list(steps)
+
+
+def test_workers_leave_when_the_training_process_is_killed(sets, tmp_path):
+    settings = (
+        launching.QUIET
+        | launching.TINY_VIT
+        | {
+            "data.sl": sets / "whole",
+            "data.cache": "none",
+            "data.workers": 1,
+            "run.dir": tmp_path / "run",
+            "method.ssl_epochs": 0,
+            "method.arm": "sl",
+            "method.sl_epochs": 10_000,
+            "train.batch": 8,
+        }
+    )
+    process = launching.start(launching.train(1, settings), tmp_path)
+    try:
+        launching.wait_for(lambda: launching.records(tmp_path / "run"), process)
+        found = workers_of(process.pid)
+        assert found
+    finally:
+        process.kill()
+        process.communicate()
+    launching.wait_for(lambda: not any(Path(f"/proc/{one}/cmdline").exists() for one in found))
 
 
 @pytest.fixture
@@ -202,14 +260,15 @@ def damaged(sets, tmp_path) -> tuple[Path, int, str]:
 
 def test_a_damaged_image_is_named_by_key_and_shard(damaged):
     folder, sample, described = damaged
-    fetch = Fetcher(open_set(folder).split("train"))
-    with pytest.raises(DataError) as caught:
-        fetch(sample)
-    assert str(caught.value).startswith(described)
-    assert "copy or pack it again" in str(caught.value)
+    split = open_set(folder).split("train")
+    images = DirectImages(split, 6).ask(np.arange(37), CENTRE).wait()
+    (fault,) = images.faults
+    assert (fault.row, fault.sample, fault.reason) == (sample, sample, "checksum")
+    assert f"{split.describe(sample)}{fault.says()}".startswith(described)
+    assert not images.images[sample].any()
     for other in range(37):
         if other != sample:
-            fetch(other)
+            np.testing.assert_array_equal(images.images[other], stored(folder, "train", other))
 
 
 def test_an_error_in_the_background_is_raised_where_the_batch_is_asked_for(damaged):
@@ -222,7 +281,6 @@ def test_an_error_in_the_background_is_raised_where_the_batch_is_asked_for(damag
         good.extend(steps)
     assert str(caught.value).startswith(described)
     assert len(good) == order.index(sample) // 8  # all steps before the damaged one arrived
-    assert ahead_threads() == []
 
 
 def test_a_damaged_image_of_a_resident_set_is_named_at_the_start(damaged):

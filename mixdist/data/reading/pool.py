@@ -1,0 +1,140 @@
+"""Pool: worker processes that decode the samples of one split into slots of memory they share with this process.
+
+The memory has no name that a crash could leave behind. Asking and waiting are apart, so that the next steps are
+decoded while one trains.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import subprocess
+import sys
+import weakref
+from collections import deque
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+
+import torch
+
+from mixdist.data.reading.memory import Request, Setup, anonymous_file
+from mixdist.data.reading.reader import Fault
+from mixdist.errors import DataError, MixdistError
+from mixdist.keyed import Ids
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Samples asked for, in a slot of their own until it is handed back."""
+
+    slot: int
+    count: int
+
+
+class Pool:
+    """N workers, and ``slots`` slots that share the rows of the memory evenly."""
+
+    def __init__(self, setup: Setup, workers: int, slots: int) -> None:
+        self._rows = setup.rows // slots
+        descriptor = anonymous_file(setup.memory_bytes)
+        self._memory = mmap.mmap(descriptor, setup.memory_bytes)
+        images, self._ids = setup.view(self._memory)
+        self._images = torch.from_numpy(images)
+        self._free = deque(range(slots))
+        self._waiting: deque[Ticket] = deque()
+        self._workers = [_Worker(setup, descriptor) for _ in range(workers)]
+        self.close = weakref.finalize(
+            self, _close, self._workers
+        )  #: ends the workers; at the latest when this one ends
+        os.close(descriptor)
+
+    def pin(self) -> None:
+        """Let the GPU copy from the slots directly (page-locked memory); where CUDA refuses, copies are slower."""
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        torch.cuda.cudart().cudaHostRegister(address, len(self._memory), 0)  # type: ignore[no-untyped-call]
+
+    def ask(self, ids: Ids, epoch: int) -> Ticket:
+        """Have samples decoded, at most a slot of them; each worker takes a contiguous part."""
+        ticket = Ticket(self._free.popleft(), len(ids))
+        start = ticket.slot * self._rows
+        self._ids[start : start + len(ids)] = ids
+        for number, worker in enumerate(self._workers):
+            first, last = self._part(number, len(ids))
+            worker.send(Request(start + first, last - first, epoch))
+        self._waiting.append(ticket)
+        return ticket
+
+    def wait(self, ticket: Ticket) -> tuple[torch.Tensor, list[Fault]]:
+        """Return the images [count · frames, size, size, 3] of the oldest ticket, valid until it is handed back.
+
+        Raises:
+            DataError: a shard that cannot be read.
+            MixdistError: a worker that died.
+        """
+        assert self._waiting.popleft() is ticket, "tickets are waited for in the order of asking"
+        faults: list[Fault] = []
+        for number, worker in enumerate(self._workers):
+            first, _ = self._part(number, ticket.count)
+            faults += [replace(fault, row=first + fault.row) for fault in worker.answer()]
+        start = ticket.slot * self._rows
+        return self._images[start : start + ticket.count].flatten(0, 1), faults
+
+    def hand_back(self, ticket: Ticket) -> None:
+        """Let the slot be used again."""
+        self._free.append(ticket.slot)
+
+    def _part(self, number: int, count: int) -> tuple[int, int]:
+        workers = len(self._workers)
+        return count * number // workers, count * (number + 1) // workers
+
+
+class _Worker:
+    """One process, and the two pipes to it."""
+
+    def __init__(self, setup: Setup, memory: int) -> None:
+        requests_in, requests_out = os.pipe()
+        answers_in, answers_out = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mixdist.data.reading.worker", str(requests_in), str(answers_out), str(memory)],
+            pass_fds=(requests_in, answers_out, memory),
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # or NumPy starts a thread a core
+        )
+        os.close(requests_in)
+        os.close(answers_out)
+        self._requests, self._answers = Connection(requests_out, readable=False), Connection(answers_in, writable=False)
+        self._requests.send_bytes(json.dumps(asdict(setup)).encode())
+
+    def send(self, request: Request) -> None:
+        try:
+            self._requests.send_bytes(request.pack())
+        except BrokenPipeError:
+            raise self._died() from None
+
+    def answer(self) -> list[Fault]:
+        try:
+            answer = json.loads(self._answers.recv_bytes())
+        except EOFError:
+            raise self._died() from None
+        if "error" in answer:
+            raise DataError(answer["error"])
+        return [Fault(**fault) for fault in answer["faults"]]
+
+    def _died(self) -> MixdistError:
+        code = self._process.wait()
+        how = f"was ended by signal {-code}" if code < 0 else f"left with exit code {code}"
+        return MixdistError(
+            f"a process that decodes images {how} (out of memory?); lower data.workers, or keep fewer images in memory"
+        )
+
+    def close(self) -> None:
+        self._requests.close()
+        self._answers.close()
+        self._process.wait()
+
+
+def _close(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.close()

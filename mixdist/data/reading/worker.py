@@ -1,0 +1,55 @@
+"""A worker process: `python -m mixdist.data.reading.worker`, started by the pool, decodes into the shared memory.
+
+It takes requests from one inherited pipe and answers on another; when the requests end, so does it. No name in the
+file system, no semaphore and no torch: a killed training leaves nothing behind, and 60 MB is all that a worker takes.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import signal
+import sys
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from mixdist.data.index import open_set
+from mixdist.data.reading.memory import Request, Setup
+from mixdist.data.reading.reader import SampleReader
+from mixdist.errors import MixdistError
+
+
+def main(requests_fd: int, answers_fd: int, memory_fd: int) -> None:
+    """Serve until the requests end."""
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(one, signal.SIG_IGN)  # sent to the whole job: whether to stop is the training process's affair
+    requests, answers = Connection(requests_fd, writable=False), Connection(answers_fd, readable=False)
+    setup = Setup(**json.loads(requests.recv_bytes()))
+    images, ids = setup.view(mmap.mmap(memory_fd, setup.memory_bytes))
+    reader: SampleReader | None = None
+    while True:
+        try:
+            request = Request.unpack(requests.recv_bytes())
+        except EOFError:
+            return
+        try:
+            reader = reader or _open(setup)
+            rows = slice(request.first_row, request.first_row + request.count)
+            faults = reader(ids[rows], request.epoch, images[rows])
+            answer: dict[str, Any] = {"faults": [asdict(fault) for fault in faults]}
+        except MixdistError as error:
+            answer = {"error": str(error)}
+        try:
+            answers.send_bytes(json.dumps(answer).encode())
+        except BrokenPipeError:
+            return
+
+
+def _open(setup: Setup) -> SampleReader:
+    return SampleReader(open_set(Path(setup.location)).split(setup.split), setup.size, setup.frames, setup.seed)
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:4]))
