@@ -11,7 +11,7 @@ from packing import pixels
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from mixdist.data.augment import ATTEMPTS, DRAWS, augment, crop_boxes, normalise
+from mixdist.data.augment import ATTEMPTS, DRAWS, augment, crop_boxes, crop_by_kernel, crop_by_products, normalise
 from mixdist.data.batch import Batch, Preparation, Statistics
 from mixdist.keyed import make_key, uniform
 
@@ -40,11 +40,18 @@ def test_the_resized_crop_is_that_of_torchvision(size, seed):
     found = augment(images, draws, "resized-crop-flip")
     boxes = torch.stack(crop_boxes(draws, size), 1).tolist()
     for image, box, flip, ours in zip(images, boxes, (draws[:, 0] < 0.5).tolist(), found, strict=True):
-        theirs = tv.resized_crop(
-            image.permute(2, 0, 1).float(), *box, [size, size], InterpolationMode.BICUBIC, antialias=True
-        )
+        theirs = tv.resized_crop(image.permute(2, 0, 1), *box, [size, size], InterpolationMode.BICUBIC, antialias=True)
         theirs = tv.horizontal_flip(theirs) if flip else theirs
-        torch.testing.assert_close(ours.permute(2, 0, 1), theirs, atol=1e-3, rtol=0)
+        assert torch.equal(ours.permute(2, 0, 1), theirs.float())
+
+
+@settings(max_examples=50)
+@given(SIZE, SEED)
+def test_the_products_of_a_gpu_crop_as_the_kernel_does_to_two_grey_levels(size, seed):
+    images, draws = images_of(size), draws_of(seed)
+    apart = (crop_by_products(images, draws).int() - crop_by_kernel(images, draws).int()).abs()
+    assert apart.max() <= 2
+    assert apart.float().mean() < 0.05
 
 
 @pytest.mark.parametrize("kind", ["crop-flip", "crop"])
