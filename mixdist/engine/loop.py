@@ -149,6 +149,7 @@ class Trainer:
             latency_s=self.progress.latency_s,
             accuracy=accuracy,
             top5=top5,
+            bad_samples=len(self.feed.bad.found),
         )
 
     def _evaluate(self, phase: Phase, epoch: int) -> tuple[float | None, float | None]:

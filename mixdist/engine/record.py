@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+DATA_BOUND = 0.05  # share of waiting for data above which training is held up by it
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -33,7 +35,13 @@ class StepRecord:
     latency_s: float  #: training seconds so far; evaluation, checkpoints and set-up not counted
     accuracy: float | None = None  #: top-1 in percent on the test split, where this step ended with an evaluation
     top5: float | None = None  #: top-5 in percent; None for fewer than 6 classes
+    bad_samples: int = 0  #: samples that could not be read so far, over all ranks
+
+    @property
+    def data_bound(self) -> bool:
+        """The verdict on `data_wait`: whether data holds the training up."""
+        return self.data_wait > DATA_BOUND
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the record as a JSON-ready dictionary, field names as keys."""
-        return asdict(self)
+        """Return the record as a JSON-ready dictionary, field names as keys, and the verdict `data_bound`."""
+        return asdict(self) | {"data_bound": self.data_bound}

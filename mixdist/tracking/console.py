@@ -12,8 +12,6 @@ from mixdist.tracking.progress import Progress, Standing
 from mixdist.tracking.screens import LiveScreen, PlainScreen, Screen
 from mixdist.tracking.tracker import RunInfo
 
-DATA_BOUND = 0.05  #: share of waiting for data above which the user is told
-
 
 class Console:
     """Tells the run on a screen: each phase's start and end, each evaluation, and in between where it stands."""
@@ -24,6 +22,7 @@ class Console:
         self._last: Standing | None = None
         self._accuracy: float | None = None
         self._told_data_bound = False
+        self._bad_samples = 0
 
     def start(self, info: RunInfo) -> None:
         """Write the title and the start of the first phase."""
@@ -42,6 +41,7 @@ class Console:
         if record.accuracy is not None:
             self._screen.line(lines.evaluation(record, standing))
         self._warn_of_waiting(record, standing)
+        self._warn_of_bad_samples(record)
         if standing.ends_phase:
             self._screen.line(lines.phase_end(record))
             self._open_phase(record.step)
@@ -71,10 +71,15 @@ class Console:
             done = step - sum(phase.steps for phase in plan[:number])
             self._screen.line(lines.phase_start(plan[number], number, len(plan), done))
 
+    def _warn_of_bad_samples(self, record: StepRecord) -> None:
+        if record.bad_samples > self._bad_samples:
+            self._screen.line(f"{record.bad_samples} samples could not be read so far and do not count")
+        self._bad_samples = record.bad_samples
+
     def _warn_of_waiting(self, record: StepRecord, standing: Standing) -> None:
         # The first window of a phase is left out: the loader's threads start in it.
         first_window = self._last is None or self._last.number != standing.number
-        if self._told_data_bound or first_window or record.data_wait <= DATA_BOUND:
+        if self._told_data_bound or first_window or not record.data_bound:
             return
         self._told_data_bound = True
         self._screen.line(

@@ -35,7 +35,7 @@ def test_an_image_that_one_rank_finds_damaged_in_mid_epoch_ends_all(packed_sets:
     folder = tmp_path / "tiny"
     shutil.copytree(packed_sets / "tiny", folder)
     order = Order(np.arange(97), batch=16, seed=0, purpose="ssl")
-    of_rank_1 = order.share(order.epoch(0), step=4, rank=1, world_size=RANKS, micro_batch=None)[0].ids
+    of_rank_1 = order.share(order.epoch(0), step=4, rank=1, world_size=RANKS, micro_batch=None)[0].visits
     named = damage(folder, int(of_rank_1[3]))
 
     done = run(train(RANKS, {**SETTINGS, "data.sl": folder, "data.cache": "none"}), tmp_path)

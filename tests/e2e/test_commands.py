@@ -41,6 +41,7 @@ RECORD = {
     "grad_norm": float,
     "images_per_s": float,
     "data_wait": float,
+    "data_bound": bool,
     "memory_mb": float,
     "latency_s": float,
     "accuracy": float | None,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixdist.data.order import MIN_ROWS, Order, Rows
+from mixdist.data.order import MIN_ROWS, Order, Rows, sample_of
 
 SAMPLES = st.integers(1, 120)
 WORLD = st.integers(1, 8)
@@ -126,3 +126,46 @@ def test_epochs_seeds_and_purposes_are_shuffled_apart(samples, epoch):
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_the_order_does_not_depend_on_the_batch(batch):
     np.testing.assert_array_equal(order_of(50, batch).epoch(3), order_of(50, 8).epoch(3))
+
+
+# Shards at a time, and balanced classes
+
+
+@given(shards=st.lists(st.integers(1, 9), min_size=1, max_size=12), at_once=st.integers(1, 5), epoch=st.integers(0, 5))
+def test_shuffled_shards_are_read_a_few_at_a_time_each_sample_once(shards, at_once, epoch):
+    of_sample = np.repeat(np.arange(len(shards)), shards)
+    ids = np.arange(len(of_sample)) * 3 + 5
+    order = Order(ids, 4, 0, "sl", of_sample, at_once).epoch(epoch)
+    assert sorted(order) == ids.tolist()
+    seen = of_sample[(order - 5) // 3]
+    first = {shard: int(np.flatnonzero(seen == shard)[0]) for shard in range(len(shards))}
+    last = {shard: int(np.flatnonzero(seen == shard)[-1]) for shard in range(len(shards))}
+    for position in range(len(seen)):
+        under_way = [shard for shard in first if first[shard] <= position <= last[shard]]
+        assert len(under_way) <= at_once
+
+
+def test_shuffled_shards_come_in_another_order_each_epoch_and_are_mixed_within_a_window():
+    of_sample = np.repeat(np.arange(10), 50)
+    order = Order(np.arange(500), 4, 0, "sl", of_sample, 5)
+    windows = [frozenset(of_sample[order.epoch(epoch)[:250]]) for epoch in range(20)]
+    assert all(len(window) == 5 for window in windows)
+    assert len(set(windows)) > 10
+    counts = np.bincount(of_sample[order.epoch(0)[:50]], minlength=10)
+    assert (counts > 0).sum() == 5  # the first fifth of a window holds some of each of its shards
+
+
+@given(sizes=st.lists(st.integers(1, 30), min_size=2, max_size=6), epoch=st.integers(0, 3), with_shards=st.booleans())
+def test_balanced_classes_are_visited_equally_often_and_their_samples_in_turn(sizes, epoch, with_shards):
+    classes = np.repeat(np.arange(len(sizes)), sizes)
+    ids = np.arange(len(classes)) * 2
+    shards = np.arange(len(classes)) % 3 if with_shards else None
+    visits = Order(ids, 4, 0, "sl", shards, 1, classes).epoch(epoch)
+    assert len(visits) == len(set(visits.tolist())) == len(ids)
+    counts = np.bincount(classes[sample_of(visits) // 2], minlength=len(sizes))
+    assert counts.max() - counts.min() <= 1
+    for number, size in enumerate(sizes):
+        of_class = sample_of(visits)[classes[sample_of(visits) // 2] == number]
+        times = np.unique(of_class, return_counts=True)[1]
+        assert times.max() - times.min() <= 1
+        assert len(times) == min(size, counts[number])
