@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_run import make_trainer, make_updater, phase_of, tiny_config, tiny_set, weights
+from tiny_run import make_trainer, make_updater, phase_of, seen, tiny_config, tiny_set, weights
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mixdist.engine import loop
@@ -384,7 +384,7 @@ def plain_evaluation(run):
     top1 = top5 = 0
     run.model.eval()
     for sample in run.feed.test.ids:
-        image = run.feed.test.images(np.array([sample])).permute(0, 3, 1, 2) / 255
+        image = seen(run.feed.test.images, np.array([sample])).permute(0, 3, 1, 2) / 255
         own = run.feed.test.prepare.own
         with torch.no_grad():
             normalised = (image - own.mean[:, None, None]) / own.std[:, None, None]
@@ -437,6 +437,7 @@ def save_by_hand(run, optimiser):
         "moments": optimiser.state(),
         "scaler": run.scaler.state_dict(),
         "progress": run.progress.state_dict(),
+        "bad": run.feed.bad.state_dict(),
     }
     run.checkpoints.save(run.progress.step, parts)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_run import family_config, make_trainer, tiny_config, tiny_set
+from tiny_run import family_config, make_trainer, seen, tiny_config, tiny_set
 
 from mixdist.engine.snapshot import GAP, reconstruction_png
 from mixdist.keyed import make_key, uniform
@@ -44,7 +44,7 @@ def test_an_mae_picture_has_the_original_the_masked_and_the_reconstructed(data, 
     run = make_trainer(tiny_config(data, tmp_path))
     original, masked, rebuilt = cells(picture(run), rows=3, size=8)
     ids = run.feed.test.ids[:8]
-    stored = run.feed.test.images(ids).numpy()
+    stored = seen(run.feed.test.images, ids).numpy()
     assert original.shape == stored.shape == (8, 8, 8, 3)
     assert np.array_equal(original, stored)
     where = patches(random_mask(torch.from_numpy(uniform(make_key(0, "mask", 0), ids, 16)), 0.75), 8)
@@ -70,7 +70,7 @@ def test_an_ae_picture_has_the_original_and_the_reconstructed(tmp_path):
     run = make_trainer(family_config("resnet", data, tmp_path / "run"))
     original, rebuilt = cells(picture(run), rows=2, size=32)
     assert len(original) == 3  # no more than the test split has
-    assert np.array_equal(original, run.feed.test.images(run.feed.test.ids).numpy())
+    assert np.array_equal(original, seen(run.feed.test.images, run.feed.test.ids).numpy())
     assert not np.array_equal(original, rebuilt)
 
 
@@ -79,7 +79,7 @@ def test_a_run_without_a_test_split_shows_training_images_without_augmentation(d
     assert run.feed.test is None
     original, _, _ = cells(picture(run), rows=3, size=8)
     stream = run.feed.train["ssl"]
-    assert np.array_equal(original, stream.images(stream.order.ids[:8]).numpy())
+    assert np.array_equal(original, seen(stream.images, stream.order.ids[:8]).numpy())
 
 
 def test_the_picture_is_the_same_each_time_and_leaves_the_model_as_it_was(data, tmp_path):

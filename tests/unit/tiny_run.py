@@ -11,9 +11,12 @@ from packing import run as pack_run
 from PIL import Image
 
 from mixdist.config.schema import Config
+from mixdist.data.images import Images
 from mixdist.data.open import find_samples
+from mixdist.data.reading.reader import CENTRE
 from mixdist.engine.loop import Trainer
 from mixdist.engine.update import Updater
+from mixdist.keyed import Ids
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Phase, make_plan
 from mixdist.runfolder import RunFolder
@@ -107,3 +110,8 @@ def make_updater(trainer: Trainer, name: str) -> Updater:
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     """Return a copy of all parameters and buffers."""
     return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def seen(images: Images, ids: Ids) -> torch.Tensor:
+    """Return the images of samples as evaluation sees them: uint8 [len(ids), S, S, 3]."""
+    return images.ask(ids, CENTRE).wait().images
