@@ -22,7 +22,13 @@ SETTINGS = {
 }
 STEPS = math.ceil(1438 / 16)  # of an epoch of the digits; it lasts most of a second, long enough to be killed in
 BORDER, MIDDLE, END = STEPS, 2 * STEPS, 4 * STEPS  # of SSL and MIX; of MIX; of the run
-MEASURED = {"images_per_s", "data_wait", "memory_mb", "latency_s"}  # the fields of a record that may differ
+MEASURED = {
+    "images_per_s",
+    "data_wait",
+    "data_bound",
+    "memory_mb",
+    "latency_s",
+}  # the fields of a record that may differ
 
 
 @pytest.fixture(scope="module", params=[pytest.param(1, id="1-rank"), pytest.param(2, id="2-ranks")])

@@ -443,7 +443,7 @@ def save_by_hand(run, optimiser):
 
 
 def without_time(record):
-    timed = ("images_per_s", "data_wait", "latency_s", "memory_mb")
+    timed = ("images_per_s", "data_wait", "data_bound", "latency_s", "memory_mb")
     return {key: value for key, value in record.as_dict().items() if key not in timed}
 
 
