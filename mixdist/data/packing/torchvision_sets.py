@@ -44,8 +44,9 @@ def torchvision_set(name: str, reading: Reading) -> tuple[tuple[str, ...], dict[
         UserError: torchvision has no such set of images with classes, or the set is not in ``reading.root``.
     """
     if name not in SETS:
+        named = {each.lower(): each for each in SETS}
         raise UserError(
-            f"{PREFIX}{name} is not a set that can be packed{nearest(name, list(SETS))}; "
+            f"{PREFIX}{name} is not a set that can be packed{nearest(named.get(name.lower(), name), list(SETS))}; "
             f"these can: {', '.join(sorted(SETS))}"
         )
     if reading.root is None:
@@ -87,9 +88,7 @@ def _open(name: str, reading: Reading, arguments: dict[str, Any]) -> Any:
     except ImportError as error:
         raise UserError(f"{PREFIX}{name} needs {error.name}: pip install {error.name}") from error
     except Exception as error:  # torchvision's readers and its downloads raise a dozen types
-        reason = (
-            str(error).strip().split("\n")[0].removesuffix(".").replace(" You can use download=True to download it", "")
-        )
+        reason = str(error).strip().split("\n")[0].split(" You can use download=True")[0].rstrip(".")
         if reading.download:
             raise UserError(f"{PREFIX}{name} cannot be downloaded to {reading.root}: {reason}; try again") from error
         raise UserError(f"{PREFIX}{name} cannot be read from {reading.root}: {reason}; {advice}") from error
