@@ -191,8 +191,9 @@ def test_index_statistics_and_options_are_those_of_what_is_stored(tmp_path):
     quality=st.none() | st.integers(1, 100),
     shard_bytes=st.none() | st.integers(10_240, 60_000),
     workers=st.integers(2, 5),
+    listed=st.booleans(),
 )
-def test_any_number_of_workers_gives_the_same_bytes(tmp_path_factory, resize, quality, shard_bytes, workers):
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path_factory, resize, quality, shard_bytes, workers, listed):
     folder = tmp_path_factory.mktemp("sets")
     contents = {
         f"{suffix}{row}_{suffix}": encoded(pixels(f"{row}", 8 + row, 30), suffix)
@@ -200,6 +201,10 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path_factory, resize, qu
         for row in range(6)
     }
     source = written(folder / "source", **contents)
+    if listed:
+        rows = [f"{name.replace('_', '.')},{row % 3 or ''}" for row, name in enumerate(contents)]
+        (source / "list.csv").write_text("\n".join(["path,label", *rows]))
+        source = source / "list.csv"
     options = {"encoding": Encoding(resize, quality), "shard_bytes": shard_bytes}
     for each in (1, workers):
         run(source, folder / str(each), workers=each, **options)

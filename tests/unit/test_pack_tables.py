@@ -215,7 +215,8 @@ def test_splits_that_cannot_be_used_are_named_by_line(tmp_path, row, message):
         (b"", r"list\.csv has no column 'path' \(its first line has: nothing\)"),
         (b"paths,label\n", r"no column 'path' .*has: paths, label\); did you mean 'paths'\?; name .* --path-column"),
         (b"path,path,label\n", "more than one column 'path'"),
-        (b"path,label\n\xff.png,cat\n", r"list\.csv is not UTF-8 text .*; save it as UTF-8"),
+        (b"path,label\nb.png,cat\n\xff.png,cat\n", r"list\.csv, line 3: not UTF-8 text .*; save as UTF-8"),
+        ("path,label\n".encode("utf-16"), r"list\.csv, line 1: not UTF-8 text"),
         (b'path,label\n"a.png,cat\n', r"list\.csv, line \d: unexpected end of data"),
     ],
 )

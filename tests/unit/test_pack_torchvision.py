@@ -36,16 +36,19 @@ def idx(path, array):
     path.write_bytes(bytes([0, 0, 8, array.ndim]) + shape + array.tobytes())
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A folder with MNIST's four files: of each class four train images and two test images."""
-    folder = tmp_path_factory.mktemp("torchvision")
+def mnist(folder, classes=10):
+    """Write MNIST's four files: of ten classes, four train images and two test images each; return the folder."""
     (folder / "MNIST/raw").mkdir(parents=True)
     for part, count in COUNTS.items():
         images = np.stack([pixels(f"{part}{row}", 28, 28)[..., 0] for row in range(count)])
         idx(folder / f"MNIST/raw/{part}-images-idx3-ubyte", images)
-        idx(folder / f"MNIST/raw/{part}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 10)
+        idx(folder / f"MNIST/raw/{part}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % classes)
     return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return mnist(tmp_path_factory.mktemp("torchvision"))
 
 
 def refused(source, match, **reading):
@@ -66,6 +69,12 @@ def test_the_pixels_labels_and_splits_are_those_that_torchvision_gives(root, tmp
             np.testing.assert_array_equal(decode(sample["png"])[..., 0], np.asarray(image))
             assert int(sample["cls"]) == label
     assert found.classes == tuple(torchvision.datasets.MNIST.classes)
+
+
+def test_a_class_without_train_images_does_not_stand_in_the_way_of_a_labelled_share(tmp_path):
+    reading = Reading(root=mnist(tmp_path / "root", classes=8))
+    split = packed("torchvision:MNIST", tmp_path / "set", labelled_fraction=0.5, reading=reading).split("train")
+    assert np.bincount(split.labels[split.labels >= 0], minlength=10).tolist() == [2] * 8 + [0] * 2
 
 
 def test_any_number_of_workers_gives_the_same_bytes(root, tmp_path):

@@ -130,9 +130,10 @@ def _keep_labels(source: Source, samples: list[Sample], options: PackOptions) ->
     kept = np.zeros(len(labels), dtype=bool)
     kept[stratified(labels, fraction, options.seed, "labelled")] = True
     left = [sample for sample, keep in zip(samples, kept, strict=True) if keep]
-    if not _per_class(source, left).all():
-        counts = _per_class(source, samples)
-        fewest = int(counts.argmin())
+    counts = _per_class(source, samples)
+    lost = np.flatnonzero((_per_class(source, left) == 0) & (counts > 0))
+    if len(lost):
+        fewest = int(lost[counts[lost].argmin()])
         raise UserError(
             f"--labelled-fraction {fraction} leaves class {source.classes[fewest]} ({counts[fewest]} train images) "
             f"without a labelled image; use {smallest_fraction(int(counts[fewest]))} or more"

@@ -23,7 +23,8 @@ SPLITS = ("train", "test")
 @dataclass(frozen=True, slots=True)
 class _Row:
     place: str  #: the table's name and the line, for messages
-    file: str
+    file: str  #: as the table has it
+    path: str  #: the same below the root, normalised
     label: str  #: a class name; empty for an unlabelled image
     split: str
 
@@ -48,10 +49,10 @@ def read_table(table: Path, reading: Reading) -> tuple[tuple[str, ...], dict[str
         raise UserError(f"SOURCE {table} does not exist or is no file")
     if not root.is_dir():
         raise UserError(f"--root {root} is not a folder; give the folder that the table's paths are relative to")
-    rows = list(_rows(table, reading))
+    rows = list(_rows(table, root, reading))
     if not rows:
         raise DataError(f"{table} has no rows below its header; add one for each image")
-    _refuse_repeated(rows, root)
+    _refuse_repeated(rows)
     classes = _classes(rows)
     splits = {}
     for name in SPLITS:
@@ -65,17 +66,19 @@ def _place(sample: Sample) -> tuple[bool, int, str, str]:
     return sample.label == UNLABELLED, sample.label, sample.key, sample.path
 
 
-def _rows(table: Path, reading: Reading) -> Iterator[_Row]:
+def _rows(table: Path, root: Path, reading: Reading) -> Iterator[_Row]:
     names = (reading.path_column or PATH, reading.label_column or LABEL, SPLIT)
-    cells = parquet_rows(table, names) if table.suffix.lower() == ".parquet" else _text_rows(table)
+    binary = table.suffix.lower() == ".parquet"
+    cells = parquet_rows(table, names) if binary else _text_rows(table)
     header = next(cells, (1, []))[1]
     columns = _columns(table, header, reading)
     for line, row in cells:
-        place = f"{table}, line {line}: " if table.suffix.lower() != ".parquet" else f"{table}, row {line}: "
+        place = f"{table}, {'row' if binary else 'line'} {line}: "
         if len(row) != len(header):
             raise DataError(f"{place}{len(row)} cells where the header has {len(header)}; quote cells that hold commas")
         file, label, split = (row[column] if column is not None else "train" for column in columns)
-        yield _checked(_Row(place, file, label.strip(), split.strip()))
+        path = os.path.normpath(os.path.join(root, file))  # noqa: PTH118 (a million rows: Path is 10x slower)
+        yield _checked(_Row(place, file, path, label.strip(), split.strip()))
 
 
 def _text_rows(table: Path) -> Iterator[tuple[int, list[str]]]:
@@ -87,13 +90,22 @@ def _text_rows(table: Path) -> Iterator[tuple[int, list[str]]]:
                 if row:
                     yield reader.line_num, row
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{table} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
+        raise DataError(f"{table}, line {_not_utf8(table)}: not UTF-8 text ({error.reason}); save as UTF-8") from error
     except csv.Error as error:
         raise DataError(f"{table}, line {reader.line_num}: {error}; repair the line") from error
     except OSError as error:
         raise DataError(f"{table} cannot be read: {error.strerror}") from error
+
+
+def _not_utf8(table: Path) -> int:
+    """Return the first line that is not UTF-8: the reader's own position runs ahead of its lines."""
+    with table.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def _columns(table: Path, header: list[str], reading: Reading) -> tuple[int, int, int | None]:
@@ -132,11 +144,10 @@ def _checked(row: _Row) -> _Row:
     return row
 
 
-def _refuse_repeated(rows: list[_Row], root: Path) -> None:
+def _refuse_repeated(rows: list[_Row]) -> None:
     seen: dict[str, _Row] = {}
     for row in rows:
-        path = os.path.normpath(os.path.join(root, row.file))  # noqa: PTH118 (a million rows: Path is 10x slower)
-        first = seen.setdefault(path, row)
+        first = seen.setdefault(row.path, row)
         if first is not row:
             raise DataError(f"{row.place}{row.file} is given twice, first in {first.place.rstrip(': ')}; keep one")
 
@@ -155,12 +166,10 @@ def _classes(rows: list[_Row]) -> dict[str, int]:
 
 
 def _sample(row: _Row, root: Path, classes: dict[str, int]) -> Sample:
-    path = os.path.normpath(os.path.join(root, row.file))  # noqa: PTH118
-    if not os.path.isfile(path):  # noqa: PTH113
-        raise DataError(f"{row.place}{path} does not exist or is no file; paths are relative to --root ({root})")
-    stem = os.path.splitext(path)[0]  # noqa: PTH122
+    if not os.path.isfile(row.path):  # noqa: PTH113
+        raise DataError(f"{row.place}{row.path} does not exist or is no file; paths are relative to --root ({root})")
+    stem = os.path.splitext(row.path)[0]  # noqa: PTH122
     metadata = f"{stem}.json" if os.path.isfile(f"{stem}.json") else None  # noqa: PTH113
-    # An absolute path below the root is named like a relative one: the set does not tell where it was packed.
-    below = os.path.relpath(stem, root) if os.path.isabs(row.file) else os.path.normpath(os.path.splitext(row.file)[0])  # noqa: PTH117,PTH122
+    below = os.path.relpath(stem, root)  # of an absolute path too: the set does not tell where it was packed
     label = classes[row.label] if row.label else UNLABELLED
-    return Sample(below, label, path, metadata, origin=row.place)
+    return Sample(below, label, row.path, metadata, origin=row.place)
