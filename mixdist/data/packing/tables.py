@@ -68,7 +68,7 @@ def _place(sample: Sample) -> tuple[bool, int, str, str]:
 
 def _rows(table: Path, root: Path, reading: Reading) -> Iterator[_Row]:
     names = (reading.path_column or PATH, reading.label_column or LABEL, SPLIT)
-    binary = table.suffix.lower() == ".parquet"
+    binary, base = table.suffix.lower() == ".parquet", str(root)
     cells = parquet_rows(table, names) if binary else _text_rows(table)
     header = next(cells, (1, []))[1]
     columns = _columns(table, header, reading)
@@ -77,7 +77,7 @@ def _rows(table: Path, root: Path, reading: Reading) -> Iterator[_Row]:
         if len(row) != len(header):
             raise DataError(f"{place}{len(row)} cells where the header has {len(header)}; quote cells that hold commas")
         file, label, split = (row[column] if column is not None else "train" for column in columns)
-        path = os.path.normpath(os.path.join(root, file))  # noqa: PTH118 (a million rows: Path is 10x slower)
+        path = os.path.normpath(os.path.join(base, file))  # noqa: PTH118 (a million rows: Path is 10x slower)
         yield _checked(_Row(place, file, path, label.strip(), split.strip()))
 
 
@@ -170,6 +170,8 @@ def _sample(row: _Row, root: Path, classes: dict[str, int]) -> Sample:
         raise DataError(f"{row.place}{row.path} does not exist or is no file; paths are relative to --root ({root})")
     stem = os.path.splitext(row.path)[0]  # noqa: PTH122
     metadata = f"{stem}.json" if os.path.isfile(f"{stem}.json") else None  # noqa: PTH113
-    below = os.path.relpath(stem, root)  # of an absolute path too: the set does not tell where it was packed
+    name = os.path.splitext(row.file)[0]  # noqa: PTH122
+    if os.path.isabs(name):  # noqa: PTH117
+        name = os.path.relpath(name, root)  # the set does not tell where it was packed
     label = classes[row.label] if row.label else UNLABELLED
-    return Sample(below, label, row.path, metadata, origin=row.place)
+    return Sample(os.path.normpath(name), label, row.path, metadata, origin=row.place)
