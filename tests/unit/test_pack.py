@@ -74,7 +74,17 @@ def test_the_manifest_describes_the_set(pets, tmp_path):
     assert found["classes"] == ["cat", "dog", "eel"]
     assert found["image_size"] == [4, 6]
     assert found["source"] == {"kind": "class-folders", "name": "pets"}
-    assert found["options"] == {"test_fraction": 0.2, "labelled_fraction": 0.25, "shard_size": 30, "seed": 3}
+    assert found["options"] == {
+        "test_fraction": 0.2,
+        "labelled_fraction": 0.25,
+        "shard_size": 30,
+        "shard_bytes": None,
+        "resize": None,
+        "quality": None,
+        "path_column": None,
+        "label_column": None,
+        "seed": 3,
+    }
     assert found["splits"]["test"]["per_class"] == {"cat": 4, "dog": 4, "eel": 4}
 
 
@@ -240,7 +250,7 @@ def test_the_fraction_that_the_message_names_would_do(pets, tmp_path):
 
 def test_a_test_fraction_is_refused_where_the_source_has_a_test_folder(tmp_path):
     source = write_images(tmp_path / "source", "train/cat/a.png", "test/cat/b.png")
-    with pytest.raises(UserError, match="source has a test folder of its own, which is taken as it is"):
+    with pytest.raises(UserError, match="source has a test split of its own, which is taken as it is"):
         run(source, tmp_path / "set", test_fraction=0.2)
     assert manifest_options(run(source, tmp_path / "set"))["test_fraction"] is None
 

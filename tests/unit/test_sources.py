@@ -127,7 +127,7 @@ def test_a_link_to_a_folder_above_is_refused(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    refused(tmp_path / "nothing", r"nothing is not a folder; give a folder of images or the word 'digits'")
+    refused(tmp_path / "nothing", r"nothing is not a folder; give a folder of images, .* or the word 'digits'")
     refused("digit", "did you mean 'digits'")
 
 

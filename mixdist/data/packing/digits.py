@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import io
+from functools import partial
+
+import numpy as np
+from PIL import Image
 
 from mixdist.data.packing.folders import Sample
+from mixdist.data.packing.reencode import lossless
 from mixdist.errors import UserError
 
 CLASSES = tuple("0123456789")
@@ -22,14 +26,10 @@ def digit_samples() -> list[Sample]:
         raise UserError(
             "the digits come with scikit-learn, which is missing: pip install 'mixdist[quickstart]'"
         ) from error
-    import numpy as np
-    from PIL import Image
-
     digits = load_digits()
     samples = []
     for row, (values, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        file = io.BytesIO()
-        Image.fromarray(np.rint(values * (255 / 16)).astype(np.uint8)).save(file, "PNG")
+        image = Image.fromarray(np.rint(values * (255 / 16)).astype(np.uint8))
         key = f"digit_{row:04d}"
-        samples.append(Sample(key, int(label), path=key, content=file.getvalue()))
+        samples.append(Sample(key, int(label), path=key, content=partial(lossless, image)))
     return samples

@@ -6,9 +6,13 @@ import os
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from mixdist.data.index import UNLABELLED
 from mixdist.data.packing.folders import Sample
+from mixdist.data.packing.reading import Reading
+from mixdist.data.packing.reencode import Encoding
+from mixdist.data.packing.shards import SMALLEST_TAR
 from mixdist.data.packing.sources import Source
 from mixdist.data.subset import smallest_fraction, stratified
 from mixdist.errors import UserError
@@ -24,9 +28,12 @@ class PackOptions:
     test_fraction: float | None = None  #: share of each class moved to "test"; None: 0.2 where the source allows it
     labelled_fraction: float = 1.0  #: share of each class of "train" that keeps its label
     shard_size: int = 10_000  #: samples a shard
+    shard_bytes: int | None = None  #: bytes a shard; whichever is reached first
     seed: int = 0
     overwrite: bool = False
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    reading: Reading = field(default_factory=Reading)
+    encoding: Encoding = field(default_factory=Encoding)
 
     def check(self) -> None:
         """Refuse values out of range with a ``UserError``."""
@@ -41,6 +48,12 @@ class PackOptions:
         for option, value in (("--shard-size", self.shard_size), ("--workers", self.workers)):
             if value < 1:
                 raise UserError(f"{option} {value} is out of range; it should be 1 or more")
+        if self.shard_bytes is not None and self.shard_bytes < SMALLEST_TAR:
+            raise UserError(
+                f"--shard-bytes {self.shard_bytes} is out of range; it should be {SMALLEST_TAR} or more, as no tar "
+                f"is smaller"
+            )
+        self.encoding.check()
 
 
 def share_for_test(source: Source, options: PackOptions) -> float | None:
@@ -49,10 +62,10 @@ def share_for_test(source: Source, options: PackOptions) -> float | None:
     Raises:
         UserError: ``--test-fraction`` was given for a source that does not allow it.
     """
-    if source.kind == "split-folders":
+    if "test" in source.splits:
         if options.test_fraction is not None:
             raise UserError(
-                f"--test-fraction {options.test_fraction} contradicts the source: {source.name} has a test folder of "
+                f"--test-fraction {options.test_fraction} contradicts the source: {source.name} has a test split of "
                 f"its own, which is taken as it is; leave the option out"
             )
         return None
@@ -60,7 +73,7 @@ def share_for_test(source: Source, options: PackOptions) -> float | None:
         if options.test_fraction:
             raise UserError(
                 f"--test-fraction {options.test_fraction} makes no sense for {source.name}: its images have no labels "
-                f"to test with (no class folders); leave the option out"
+                f"to test with; leave the option out"
             )
         return None
     return TEST_FRACTION if options.test_fraction is None else options.test_fraction
@@ -89,17 +102,19 @@ def _order(samples: list[Sample], split: str, seed: int) -> list[int]:
 
 def _move_to_test(source: Source, share: float, seed: int) -> dict[str, list[Sample]]:
     samples = source.splits["train"]
-    moved = set(stratified([sample.label for sample in samples], share, seed, "test").tolist())
+    labels = np.array([sample.label for sample in samples])
+    drawn = stratified(labels, share, seed, "test")
+    moved = set(drawn[labels[drawn] != UNLABELLED].tolist())  # nothing can be tested on what has no label
     train = [sample for row, sample in enumerate(samples) if row not in moved]
     test = [sample for row, sample in enumerate(samples) if row in moved]
-    left = np.bincount([sample.label for sample in train], minlength=len(source.classes))
+    left = _per_class(source, train)
     if not left.all():
         raise UserError(
             f"--test-fraction {share} leaves class {source.classes[int(left.argmin())]} without train images; "
             f"lower it or add images"
         )
     if not test:
-        largest = max(np.bincount([sample.label for sample in samples]).tolist())
+        largest = int(_per_class(source, samples).max())
         raise UserError(
             f"--test-fraction {share} moves no image to test, the largest class having {largest}; "
             f"use {smallest_fraction(largest)} or more, or 0 for no test split"
@@ -114,11 +129,18 @@ def _keep_labels(source: Source, samples: list[Sample], options: PackOptions) ->
     labels = np.array([sample.label for sample in samples])
     kept = np.zeros(len(labels), dtype=bool)
     kept[stratified(labels, fraction, options.seed, "labelled")] = True
-    if not np.bincount(labels[kept], minlength=len(source.classes)).all():
-        counts = np.bincount(labels)
-        fewest = int(counts.argmin())
+    left = [sample for sample, keep in zip(samples, kept, strict=True) if keep]
+    counts = _per_class(source, samples)
+    lost = np.flatnonzero((_per_class(source, left) == 0) & (counts > 0))
+    if len(lost):
+        fewest = int(lost[counts[lost].argmin()])
         raise UserError(
             f"--labelled-fraction {fraction} leaves class {source.classes[fewest]} ({counts[fewest]} train images) "
             f"without a labelled image; use {smallest_fraction(int(counts[fewest]))} or more"
         )
     return [sample if keep else replace(sample, label=UNLABELLED) for sample, keep in zip(samples, kept, strict=True)]
+
+
+def _per_class(source: Source, samples: list[Sample]) -> npt.NDArray[np.int64]:
+    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    return np.bincount(labels[labels != UNLABELLED], minlength=len(source.classes))

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mixdist.data.decode import decode, refuse_bomb
 from mixdist.data.packing.folders import Sample
+from mixdist.data.packing.reencode import Encoding, reencode
 from mixdist.errors import DataError
 
 KEPT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")  # what PNG stores without loss
@@ -34,23 +35,24 @@ class Encoded:
     milliseconds: int = 0  #: length of a video clip; 0 for a still image
 
 
-def encode(sample: Sample) -> Encoded:
-    """Read a sample, decode it once, and re-encode as PNG what is neither JPEG, PNG nor WebP.
+def encode(sample: Sample, encoding: Encoding) -> Encoded:
+    """Read a sample, re-encode what is neither JPEG, PNG nor WebP as PNG or what ``encoding`` asks, and decode it.
 
     Raises:
         DataError: the image or its .json file cannot be read; the message names it.
     """
     try:
-        content = Path(sample.path).read_bytes() if sample.content is None else sample.content
+        content = Path(sample.path).read_bytes() if sample.content is None else sample.content()
         extension = _extension(content)
         if extension is None:
             content, extension = _as_png(content), "png"
+        content, extension = reencode(content, extension, encoding)
         image = decode(content)
         height, width, _ = image.shape
         if max(height, width) > MAX_SIDE or len(content) > MAX_BYTES:
             raise ValueError(f"{width} x {height} pixels in {len(content)} bytes are more than the index can hold")
     except (OSError, ValueError) as error:
-        raise DataError(f"image {sample.path} cannot be read: {error}; repair or remove it") from error
+        raise DataError(f"{sample.origin}image {sample.path} cannot be read: {error}; repair or remove it") from error
     squares = np.square(image, dtype=np.uint32)
     sums = np.stack([values.sum(axis=(0, 1), dtype=np.uint64) for values in (image, squares)])
     return Encoded(content, extension, height, width, sums, _read_metadata(sample.metadata))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,8 @@ class Sample:
     label: int  #: class number, or -1
     path: str  #: the file, or what to call the image in a message
     metadata: str | None = None  #: the .json file beside the image
-    content: bytes | None = None  #: the encoded image where no file holds it
+    content: Callable[[], bytes] | None = None  #: makes the encoded image where no file holds it
+    origin: str = ""  #: what a message begins with: the table's line that names the image
 
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""`mixdist pack`: a folder of images, or scikit-learn's digits -> a packed set that training reads."""
+"""`mixdist pack`: a folder or table of images, or a data set by name -> a packed set that training reads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +19,8 @@ from mixdist.data.packing.division import PackOptions, divide, share_for_test
 from mixdist.data.packing.encode import encode
 from mixdist.data.packing.folders import Sample
 from mixdist.data.packing.measure import Measure
-from mixdist.data.packing.shards import Member, write_split
-from mixdist.data.packing.sources import DIGITS, Source, read_source
+from mixdist.data.packing.shards import Limits, Member, write_split
+from mixdist.data.packing.sources import Source, is_place, read_source
 from mixdist.data.packing.staging import check_target, staged
 from mixdist.errors import UserError
 from mixdist.files import write_json
@@ -39,9 +40,9 @@ class Packed:
 
 
 def pack(source: str, out: Path, options: PackOptions) -> Packed:
-    """Pack a source (a folder, or the word "digits") into the folder ``out``; docs/data.md states the format.
+    """Pack a source (a folder, a table, "torchvision:NAME" or "digits") into the folder ``out``.
 
-    The same source and options give the same bytes.
+    docs/data.md states the sources and the format. The same source and options give the same bytes.
 
     Raises:
         UserError: the source, an option or ``out`` cannot be used.
@@ -49,9 +50,8 @@ def pack(source: str, out: Path, options: PackOptions) -> Packed:
     """
     options.check()
     check_target(out, options.overwrite)
-    if source != DIGITS:
-        _refuse_overlap(Path(source), out)
-    found = read_source(source)
+    _refuse_overlap(source, options.reading.root, out)
+    found = read_source(source, options.reading)
     splits = divide(found, options)
     with staged(out) as folder, _progress() as progress:
         manifest = _write(folder, found, splits, options, progress)
@@ -64,9 +64,10 @@ def _write(
     measures, entries = {}, {}
     for name, samples in splits.items():
         measures[name] = Measure()
-        with closing(_members(samples, measures[name], options.workers)) as members:
+        with closing(_members(samples, measures[name], options)) as members:
+            limits = Limits(options.shard_size, options.shard_bytes)
             shown = progress.track(members, total=len(samples), description=name)
-            entries[name] = write_split(folder, name, shown, len(samples), options.shard_size, source.classes)
+            entries[name] = write_split(folder, name, shown, limits, source.classes)
     sizes = set().union(*(measure.sizes for measure in measures.values()))
     manifest = {
         "format": FORMAT,
@@ -81,6 +82,11 @@ def _write(
             "test_fraction": share_for_test(source, options),
             "labelled_fraction": options.labelled_fraction,
             "shard_size": options.shard_size,
+            "shard_bytes": options.shard_bytes,
+            "resize": options.encoding.resize,
+            "quality": options.encoding.quality,
+            "path_column": options.reading.path_column,
+            "label_column": options.reading.label_column,
             "seed": options.seed,
         },
     }
@@ -88,8 +94,8 @@ def _write(
     return manifest
 
 
-def _members(samples: list[Sample], measure: Measure, workers: int) -> Generator[Member]:
-    with closing(_in_order(encode, samples, workers)) as images:
+def _members(samples: list[Sample], measure: Measure, options: PackOptions) -> Generator[Member]:
+    with closing(_in_order(partial(encode, encoding=options.encoding), samples, options.workers)) as images:
         for sample, image in zip(samples, images, strict=True):
             measure.add(image)
             yield Member(sample.key, sample.label, image)
@@ -119,7 +125,10 @@ def _progress() -> Progress:
     )
 
 
-def _refuse_overlap(source: Path, out: Path) -> None:
-    inner, outer = out.resolve(), source.resolve()
-    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+def _refuse_overlap(source: str, root: Path | None, out: Path) -> None:
+    target = out.resolve()
+    place = Path(source).resolve()
+    if is_place(source) and (target.is_relative_to(place) or place.is_relative_to(target)):
         raise UserError(f"SOURCE {source} and OUT {out} lie in one another; give an OUT outside SOURCE")
+    if root is not None and root.resolve().is_relative_to(target):  # OUT below it is fine: a table names its images
+        raise UserError(f"--root {root} lies in OUT {out}; give another OUT")

@@ -7,8 +7,8 @@ import io
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,8 @@ import numpy as np
 from mixdist.data.index import UNLABELLED, Shard, index_dtype
 from mixdist.data.packing.encode import Encoded
 from mixdist.files import atomic
+
+SMALLEST_TAR = tarfile.RECORDSIZE  # bytes: a tar is padded to a multiple of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +29,58 @@ class Member:
     label: int  #: -1 writes no .cls member
     encoded: Encoded
 
+    @property
+    def files(self) -> list[tuple[str, bytes]]:
+        """Names and contents of what a shard holds of the sample; the image comes first."""
+        files = [(f"{self.key}.{self.encoded.extension}", self.encoded.content)]
+        if self.label != UNLABELLED:
+            files.append((f"{self.key}.cls", str(self.label).encode()))
+        if self.encoded.metadata is not None:
+            files.append((f"{self.key}.json", self.encoded.metadata))
+        return files
+
+
+@dataclass
+class Limits:
+    """How much a shard holds; called with each sample in turn, it gives the number of the sample's shard."""
+
+    samples: int
+    bytes: int | None = None  #: of the tar file; a single sample that needs more has a shard of its own
+    _shard: int = field(default=0, init=False)
+    _samples: int = field(default=0, init=False)
+    _blocks: int = field(default=2, init=False)  # a tar ends with two empty ones
+
+    def __call__(self, member: Member) -> int:
+        """Return the number of the shard into which the next sample goes."""
+        blocks = sum(1 + -(-len(content) // tarfile.BLOCKSIZE) for _, content in member.files)  # header, content
+        full = self._samples == self.samples or (
+            self.bytes is not None and _padded(self._blocks + blocks) > self.bytes and self._samples > 0
+        )
+        if full:
+            self._shard, self._samples, self._blocks = self._shard + 1, 0, 2
+        self._samples += 1
+        self._blocks += blocks
+        return self._shard
+
+
+def _padded(blocks: int) -> int:
+    return -(-blocks * tarfile.BLOCKSIZE // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+
 
 def write_split(
-    folder: Path, split: str, members: Iterable[Member], count: int, shard_size: int, classes: tuple[str, ...]
+    folder: Path, split: str, members: Iterable[Member], limits: Limits, classes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Write ``count`` members as shards of ``shard_size`` samples, then the index, and return the manifest's entry.
+    """Write the members, at least one, as shards within ``limits``, then the index; return the manifest's entry.
 
     A shard takes its name only when it is complete.
     """
-    waiting = iter(members)
     shards: list[Shard] = []
     rows: list[tuple[Any, ...]] = []
-    for number in range(-(-count // shard_size)):
+    for number, waiting in groupby(members, limits):
         path = folder / f"{split}-{number:06d}.tar"
         before = len(rows)
         with atomic(path) as file:
-            rows += _write_tar(file, number, islice(waiting, shard_size))
+            rows += _write_tar(file, number, waiting)
         shards.append(Shard(path.name, path.stat().st_size, len(rows) - before, _sha256(path)))
     index = np.array(rows, dtype=index_dtype(max(len(row[0]) for row in rows)))
     with atomic(folder / f"{split}.index.npy") as file:
@@ -64,11 +102,8 @@ def _write_tar(file: BinaryIO, number: int, members: Iterable[Member]) -> Iterat
         for member in members:
             encoded = member.encoded
             offset = file.tell() + tarfile.BLOCKSIZE  # a USTAR header is one block, as MAX_KEY keeps names short
-            _add(tar, f"{member.key}.{encoded.extension}", encoded.content)
-            if member.label != UNLABELLED:
-                _add(tar, f"{member.key}.cls", str(member.label).encode())
-            if encoded.metadata is not None:
-                _add(tar, f"{member.key}.json", encoded.metadata)
+            for name, content in member.files:
+                _add(tar, name, content)
             size, crc32 = len(encoded.content), zlib.crc32(encoded.content)
             pixels = (encoded.height, encoded.width, encoded.frames, encoded.milliseconds)
             yield member.key.encode(), number, offset, size, member.label, crc32, *pixels

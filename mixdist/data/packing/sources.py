@@ -11,6 +11,9 @@ from mixdist.data.packing.annotations import ANNOTATIONS, annotated_samples
 from mixdist.data.packing.digits import CLASSES, digit_samples
 from mixdist.data.packing.folders import IMAGE_SUFFIXES, Sample, entries, find_images, is_image, leave_out
 from mixdist.data.packing.keys import unique_keys
+from mixdist.data.packing.reading import NOTHING_SAID, Reading
+from mixdist.data.packing.tables import TABLE_SUFFIXES, is_table, read_table
+from mixdist.data.packing.torchvision_sets import PREFIX, torchvision_set
 from mixdist.errors import UserError, nearest
 
 DIGITS = "digits"
@@ -21,22 +24,37 @@ TEST_FOLDERS = ("test", "val", "valid", "validation")
 class Source:
     """The samples of a source by split, before any is read or moved."""
 
-    kind: str  #: "class-folders", "split-folders", "flat-folder" or "digits"
-    name: str  #: the folder's own name, or "digits"
-    classes: tuple[str, ...]  #: sorted; empty for a flat folder
+    kind: str  #: "class-folders", "split-folders", "flat-folder", "table", "torchvision" or "digits"
+    name: str  #: the folder's or table's own name, that of the torchvision set, or "digits"
+    classes: tuple[str, ...]  #: names by number; empty where nothing is labelled
     splits: dict[str, list[Sample]]  #: "train", and "test" where the source has one
     left_out: Counter[str]  #: files that are no images, by extension
 
 
-def read_source(source: str) -> Source:
+def is_place(source: str) -> bool:
+    """Tell whether a source is a folder or file, and not a data set by name."""
+    return source != DIGITS and not source.startswith(PREFIX)
+
+
+def read_source(source: str, reading: Reading = NOTHING_SAID) -> Source:
     """List what a source holds, by its layout (docs/data.md); no image is read.
 
     Raises:
-        UserError: there is no such source, it holds no images, or its layout is ambiguous or contradicts itself.
+        UserError: there is no such source, it holds no images, its layout is ambiguous or contradicts itself, or
+            ``reading`` has an option that this kind of source does not take.
     """
-    if source == DIGITS:
-        return Source(DIGITS, DIGITS, CLASSES, {"train": digit_samples()}, Counter())
-    found = _folder(source)
+    if source.startswith(PREFIX):
+        reading.refuse_all_but(source, "root", "download")
+        name = source.removeprefix(PREFIX)
+        return Source("torchvision", name, *torchvision_set(name, reading), Counter())
+    if is_table(source) and not Path(source).is_dir():
+        reading.refuse_all_but(source, "root", "path_column", "label_column")
+        found = Source("table", Path(source).name, *read_table(Path(source), reading), Counter())
+    else:
+        reading.refuse_all_but(source)
+        if source == DIGITS:
+            return Source(DIGITS, DIGITS, CLASSES, {"train": digit_samples()}, Counter())
+        found = _folder(source)
     return replace(found, splits={name: _with_keys(samples) for name, samples in found.splits.items()})
 
 
@@ -49,8 +67,8 @@ def _folder(source: str) -> Source:
     folder = Path(source)
     if not folder.is_dir():
         raise UserError(
-            f"SOURCE {source} is not a folder; give a folder of images or the word '{DIGITS}'"
-            f"{nearest(source, [DIGITS])}"
+            f"SOURCE {source} is not a folder; give a folder of images, a table ({', '.join(TABLE_SUFFIXES)}), "
+            f"{PREFIX}NAME or the word '{DIGITS}'{nearest(source, [DIGITS])}"
         )
     folders, files = entries(folder)
     images = [file for file in files if is_image(file)]
