@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mixdist.data.faults import Fault, raise_faults
 from mixdist.data.index import MANIFEST, Shard
 from mixdist.data.indexing.candidates import (
     Candidate,
@@ -20,7 +21,6 @@ from mixdist.data.indexing.candidates import (
     reading,
 )
 from mixdist.data.indexing.division import draw_test, find_shards
-from mixdist.data.indexing.faults import Fault, raise_faults
 from mixdist.data.indexing.labels import read_classes
 from mixdist.data.indexing.options import IndexOptions
 from mixdist.data.packing.encode import Encoded, examine

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from mixdist.data.faults import Fault
 from mixdist.data.index import UNLABELLED
-from mixdist.data.indexing.faults import Fault
 from mixdist.data.indexing.groups import Found, list_shard
 from mixdist.data.indexing.labels import MAX_CLASSES, MAX_LABEL, number_labels, read_label
 from mixdist.data.indexing.options import IndexOptions

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mixdist.data.indexing.faults import Fault
+from mixdist.data.faults import Fault
 from mixdist.data.indexing.options import IndexOptions
 from mixdist.data.tar import Member, members
 from mixdist.errors import DataError

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
+from mixdist.data.faults import faults_table
 from mixdist.data.indexing.candidates import Tally
-from mixdist.data.indexing.faults import faults_table
 from mixdist.data.packing.summary import print_line, splits_table
 
 
@@ -20,7 +20,7 @@ def print_summary(folder: Path, manifest: dict[str, Any], tally: Tally, console:
     console.print(splits_table(manifest["splits"]))
     faults = tally.broken + tally.faults
     if faults:
-        console.print(faults_table(faults))
+        console.print(faults_table(faults, "left out"))
     if tally.videos:
         print_line(console, f"video samples left out: {tally.videos:,}")
     if tally.left_out:

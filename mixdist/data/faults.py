@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from mixdist.errors import DataError
 
@@ -40,15 +41,15 @@ def raise_faults(folder: Path, faults: Sequence[Fault]) -> None:
     )
 
 
-def faults_table(faults: Sequence[Fault]) -> Table:
+def faults_table(faults: Sequence[Fault], title: str) -> Table:
     """Return a table of the faults by reason and shard, the most frequent first."""
-    table = Table("left out", "shard", "samples", "first of them")
+    table = Table(title, "shard", "samples", "first of them")
     table.columns[2].justify = "right"
-    groups = Counter((fault.reason, fault.shard) for fault in faults)
+    groups = Counter((fault.reason, fault.shard) for fault in faults).most_common()
     first = {(fault.reason, fault.shard): fault.message for fault in reversed(faults)}
-    for (reason, shard), count in groups.most_common(SHOWN):
-        table.add_row(reason, shard, f"{count:,}", first[reason, shard])
-    rest = groups.most_common()[SHOWN:]
-    if rest:
-        table.add_row(f"and {len(rest)} rows more", "", f"{sum(count for _, count in rest):,}", "")
+    for (reason, shard), count in groups[:SHOWN]:
+        # Text: a stranger's name may hold what rich takes for markup.
+        table.add_row(reason, Text(shard), f"{count:,}", Text(first[reason, shard]))
+    if len(groups) > SHOWN:
+        table.add_row(f"{len(groups) - SHOWN} rows more", "", f"{sum(count for _, count in groups[SHOWN:]):,}", "")
     return table
