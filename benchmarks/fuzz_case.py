@@ -104,7 +104,7 @@ def _index(folder: Path, case: Case) -> int:
     bad = len(tally.faults) + len(tally.broken)
     if tally.found != rows + len(tally.faults) + tally.videos or case.samples not in (None, tally.found):
         raise UnaccountedError(
-            f"{tally.found} samples found of {case.samples}: {rows} indexed, {len(tally.faults)} bad, {tally.videos} clips"
+            f"{tally.found} samples found, {case.samples} expected; {rows} indexed, {len(tally.faults)} bad"
         )
     if bool(bad) != bool(refused):
         raise UnaccountedError(f"{bad} bad samples or shards, but without --skip-bad: {refused or 'no refusal'}")

@@ -108,7 +108,7 @@ class _Walk:
             found = self._member(name, kind, size)
             if found is not None:
                 yield found
-            self._at += BLOCK + _padded(size)
+            self._at += BLOCK + padded(size)
         if extended.present:
             self._refuse("an extended header without the member that it describes")
 
@@ -135,7 +135,7 @@ class _Walk:
             for key, value in self._records(content):
                 self._apply(extended, kind, key, value)
         extended.present = extended.present or kind != PAX_GLOBAL
-        self._at += BLOCK + _padded(size)
+        self._at += BLOCK + padded(size)
 
     def _apply(self, extended: _Extended, kind: bytes, key: bytes, value: bytes) -> None:
         if key.startswith((b"GNU.sparse.", b"SCHILY.realsize")):
@@ -181,21 +181,20 @@ class _Walk:
     def _check_sum(self, header: bytes) -> None:
         digits = header[148:156].split(b"\0", 1)[0].strip(b" ")
         found = int(digits, 8) if digits and _OCTAL.fullmatch(digits) else -1
-        if len(header) < BLOCK:
-            self._refuse(f"a header cut off after {len(header)} of {BLOCK} bytes (is the file truncated?)")
-        if found == sum(header[:148]) + 8 * ord(" ") + sum(header[156:]):
+        if len(header) == BLOCK and found == sum(header[:148]) + 8 * ord(" ") + sum(header[156:]):
             return
         for magic, compression in COMPRESSED.items():
             if self._at == 0 and header.startswith(magic):
                 raise DataError(f"{self._path} is compressed with {compression}; unpack it to a plain tar")
+        if len(header) < BLOCK:
+            self._refuse(f"a header cut off after {len(header)} of {BLOCK} bytes (is the file truncated?)")
         self._refuse("no tar header (its checksum does not fit)")
 
     def _check_size(self, name: bytes, size: int, limit: int) -> None:
         if size > limit:
             self._refuse(f"{_shown(name)} of {size} bytes, over the limit of {limit}")
-        if self._at + BLOCK + size > self._end:
-            left = max(0, self._end - self._at - BLOCK)
-            self._refuse(f"{_shown(name)} of {size} bytes, of which the file has {left} (is it truncated?)")
+        if self._at + BLOCK + padded(size) > self._end:
+            self._refuse(f"{_shown(name)} of {size} bytes, cut off by the end of the file (is it truncated?)")
 
     def _check_name(self, name: bytes) -> None:
         if not name or len(name) > MAX_NAME or b"\0" in name:
@@ -221,7 +220,8 @@ def _header_name(header: bytes) -> bytes:
     return name
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """Return the bytes that content of ``size`` bytes takes in a tar: whole blocks."""
     return -(-size // BLOCK) * BLOCK
 
 

@@ -39,6 +39,7 @@ class Tally:
     videos: int = 0  #: samples with a clip and no image, left out
     faults: list[Fault] = field(default_factory=list)  #: samples left out
     broken: list[Fault] = field(default_factory=list)  #: shards that cannot be read to their end
+    unclosed: list[str] = field(default_factory=list)  #: shards without the closing blocks of a tar
     left_out: Counter[str] = field(default_factory=Counter)  #: members never opened, by extension
 
 
@@ -92,6 +93,7 @@ def list_candidates(folder: Path, splits: dict[str, list[str]], options: IndexOp
             tally.videos += listing.videos
             tally.faults += listing.faults
             tally.left_out += listing.left_out
+            tally.unclosed += [name] if listing.unclosed else []
             tally.broken += [listing.broken] if listing.broken is not None else []
             candidates += [Candidate(split, name, found) for found in listing.samples]
     return candidates

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mixdist.data.faults import Fault
 from mixdist.data.indexing.options import IndexOptions
-from mixdist.data.tar import Member, members
+from mixdist.data.tar import Member, members, padded
 from mixdist.errors import DataError
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -48,6 +48,7 @@ class Listing:
     videos: int = 0  #: samples with a clip and no image, left out
     left_out: Counter[str] = field(default_factory=Counter)  #: members that are never opened, by extension
     broken: Fault | None = None  #: why the rest of the shard cannot be read
+    unclosed: bool = False  #: nothing follows the last member: perhaps cut off just there
 
 
 def list_shard(path: Path, name: str, options: IndexOptions) -> Listing:
@@ -63,8 +64,10 @@ def list_shard(path: Path, name: str, options: IndexOptions) -> Listing:
 
 def _groups(path: Path, name: str, listing: Listing) -> list[Group]:
     groups: list[Group] = []
+    end = 0
     try:
         for member in members(path):
+            end = member.offset + padded(member.size)
             match = _NAME.fullmatch(member.name)
             if match is None or _META.fullmatch(member.name):
                 listing.left_out["no sample's name"] += 1
@@ -75,6 +78,7 @@ def _groups(path: Path, name: str, listing: Listing) -> list[Group]:
             if extension in groups[-1].members:
                 groups[-1].repeated = extension
             groups[-1].members[extension] = member
+        listing.unclosed = path.stat().st_size == end
     except DataError as error:
         listing.broken = Fault("unreadable shard", name, str(error))
         if groups:  # its label may lie in what cannot be read
