@@ -20,6 +20,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "pack": Command("turn a folder of images into a packed set", "mixdist.data.commands.pack"),
+    "index": Command("index the tars of another webdataset tool in place", "mixdist.data.commands.index"),
+    "check": Command("verify a set and say what is in it", "mixdist.data.commands.check"),
     "train": Command("train; the same as python -m mixdist.train", "mixdist.train"),
     "compare": Command("compare finished runs", "mixdist.report.compare"),
 }

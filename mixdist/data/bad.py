@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from mixdist.data.index import Split
-from mixdist.data.reading.reader import Fault
+from mixdist.data.reading.reader import Unread
 from mixdist.errors import DataError
 from mixdist.files import write_text
 from mixdist.world import World
@@ -42,21 +42,21 @@ class BadSamples:
     found: dict[str, BadSample] = field(default_factory=dict)  #: by shard and offset, the same on every rank
     _fresh: dict[str, BadSample] = field(default_factory=dict)
 
-    def note(self, split: Split, faults: list[Fault]) -> None:
+    def note(self, split: Split, unread: list[Unread]) -> None:
         """Take what a batch could not read.
 
         Raises:
             DataError: under the policy "error", naming the sample.
         """
-        for fault in faults:
+        for one in unread:
             if self.policy == "error":
                 raise DataError(
-                    f"{split.describe(fault.sample)}{fault.says()}; copy or pack the shard again, or go on without "
+                    f"{split.describe(one.sample)}{one.says()}; copy or pack the shard again, or go on without "
                     f"such samples (data.bad_samples skip or quarantine)"
                 )
-            row = split.index[fault.sample]
+            row = split.index[one.sample]
             shard = split.describe_shard(int(row["shard"]))
-            bad = BadSample(shard, row["key"].decode(), int(row["offset"]), fault.reason, fault.detail)
+            bad = BadSample(shard, row["key"].decode(), int(row["offset"]), one.reason, one.detail)
             if (name := f"{shard}@{bad.offset}") not in self.found:
                 self._fresh[name] = bad
 

@@ -17,7 +17,7 @@ import torch
 from mixdist.data.images import CHUNK, DirectImages, Images, PooledImages, ResidentImages, fill
 from mixdist.data.index import PackedSet, Split
 from mixdist.data.reading.memory import Setup
-from mixdist.data.reading.reader import Fault
+from mixdist.data.reading.reader import Unread
 from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.keyed import Ids
@@ -69,12 +69,12 @@ def make_images(packed: PackedSet, name: str, ids: Ids, access: Access) -> tuple
         return PooledImages(split, setup, access.workers, access.ahead, slots, pin), place
     shape = (len(ids), access.size, access.size, 3)
     if place == "disk":
-        images, faults = _on_disk(packed, split, ids, shape, access)
+        images, unread = _on_disk(packed, split, ids, shape, access)
     else:
         images = torch.empty(shape, dtype=torch.uint8)
-        faults = _decode(images, packed, split, ids, access)
+        unread = _decode(images, packed, split, ids, access)
     device = access.world.device if place == "device" else torch.device("cpu")
-    return ResidentImages(split, ids, images.to(device), faults), place
+    return ResidentImages(split, ids, images.to(device), unread), place
 
 
 def _choose(samples: int, access: Access) -> Literal["device", "ram", "none"]:
@@ -85,7 +85,7 @@ def _choose(samples: int, access: Access) -> Literal["device", "ram", "none"]:
     return "ram" if needed * world.local_size <= SHARE * free else "none"
 
 
-def _decode(out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access: Access) -> list[Fault]:
+def _decode(out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access: Access) -> list[Unread]:
     if access.workers == 0 or len(ids) < WORTH_A_POOL:
         return fill(out, DirectImages(split, access.size), ids)
     slots = FILL_AHEAD + 1
@@ -99,7 +99,7 @@ def _decode(out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access
 
 def _on_disk(
     packed: PackedSet, split: Split, ids: Ids, shape: tuple[int, ...], access: Access
-) -> tuple[torch.Tensor, list[Fault]]:
+) -> tuple[torch.Tensor, list[Unread]]:
     """Map the decoded samples from a file that the first process of a node makes and all others share."""
     chosen = hashlib.sha256(ids.tobytes()).hexdigest()[:16]
     path = access.folder / "decoded" / f"{packed.fingerprint}-{split.name}-{access.size}px-{chosen}.u8"
@@ -111,12 +111,12 @@ def _on_disk(
                 partial = path.with_suffix(".partial")
                 partial.unlink(missing_ok=True)
                 images = torch.from_file(str(partial), shared=True, size=numbers, dtype=torch.uint8)
-                faults = _decode(images.view(shape), packed, split, ids, access)
+                unread = _decode(images.view(shape), packed, split, ids, access)
                 del images
                 partial.replace(path)
-                write_json(listed, [asdict(fault) for fault in faults])
-        faults = [Fault(**fault) for fault in json.loads(listed.read_text())]
-        return torch.from_file(str(path), shared=True, size=numbers, dtype=torch.uint8).view(shape), faults
+                write_json(listed, [asdict(one) for one in unread])
+        unread = [Unread(**one) for one in json.loads(listed.read_text())]
+        return torch.from_file(str(path), shared=True, size=numbers, dtype=torch.uint8).view(shape), unread
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise UserError(
             f"data.cache disk: {path} cannot be written ({error}); it needs {numbers / 2**20:,.0f} MiB in "

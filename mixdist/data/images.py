@@ -17,7 +17,7 @@ import torch
 from mixdist.data.index import Split
 from mixdist.data.reading.memory import Setup
 from mixdist.data.reading.pool import Pool
-from mixdist.data.reading.reader import CENTRE, Fault, SampleReader
+from mixdist.data.reading.reader import CENTRE, SampleReader, Unread
 from mixdist.keyed import Ids
 
 CHUNK = 256  # samples that fill a resident set at a time
@@ -29,7 +29,7 @@ class Loaded(NamedTuple):
     """Images of the samples asked for, in their order."""
 
     images: torch.Tensor  #: uint8 [samples · frames, S, S, 3]; valid until they are handed back
-    faults: list[Fault]  #: samples that could not be read; their images are black
+    unread: list[Unread]  #: samples that could not be read; their images are black
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class DirectImages:
 
         def read() -> Loaded:
             out = np.empty((len(ids), self.frames, self._size, self._size, 3), np.uint8)
-            faults = self._reader(ids, epoch, out)
-            return Loaded(torch.from_numpy(out).flatten(0, 1), faults)
+            unread = self._reader(ids, epoch, out)
+            return Loaded(torch.from_numpy(out).flatten(0, 1), unread)
 
         return Asked(read)
 
@@ -102,39 +102,39 @@ class ResidentImages:
     ahead = 0
     frames = 1
 
-    def __init__(self, split: Split, ids: Ids, images: torch.Tensor, faults: list[Fault]) -> None:
+    def __init__(self, split: Split, ids: Ids, images: torch.Tensor, unread: list[Unread]) -> None:
         self.split, self._images = split, images
         self._row_of = np.full(len(split.index), -1, np.int64)
         self._row_of[ids] = np.arange(len(ids))
-        self.faults = faults
-        self._faulty_samples = {fault.sample: fault for fault in faults}
+        self.unread = unread
+        self._unread_by_id = {one.sample: one for one in unread}
 
     def ask(self, ids: Ids, epoch: int) -> Asked:
         """See `Images`; ``epoch`` makes no difference."""
-        return Asked(lambda: Loaded(self._gather(ids), self._faulty(ids)))
+        return Asked(lambda: Loaded(self._gather(ids), self._unread_of(ids)))
 
     def _gather(self, ids: Ids) -> torch.Tensor:
         rows = torch.from_numpy(self._row_of[ids]).to(self._images.device, non_blocking=True)
         return self._images.index_select(0, rows)
 
-    def _faulty(self, ids: Ids) -> list[Fault]:
-        if not self.faults:
+    def _unread_of(self, ids: Ids) -> list[Unread]:
+        if not self.unread:
             return []
-        rows = np.flatnonzero(np.isin(ids, list(self._faulty_samples)))
-        return [replace(self._faulty_samples[int(ids[row])], row=int(row)) for row in rows]
+        rows = np.flatnonzero(np.isin(ids, list(self._unread_by_id)))
+        return [replace(self._unread_by_id[int(ids[row])], row=int(row)) for row in rows]
 
 
-def fill(out: torch.Tensor, images: DirectImages | PooledImages, ids: Ids) -> list[Fault]:
+def fill(out: torch.Tensor, images: DirectImages | PooledImages, ids: Ids) -> list[Unread]:
     """Decode the samples ``ids`` into ``out`` uint8 [len(ids), S, S, 3]; return those that cannot be read."""
-    faults: list[Fault] = []
+    unread: list[Unread] = []
     chunks = (slice(start, start + CHUNK) for start in range(0, len(ids), CHUNK))
     asked = ((chunk, images.ask(ids[chunk], CENTRE)) for chunk in chunks)
     for chunk, pending in in_flight(asked, images.ahead, lambda item: item[1].drop()):
         loaded = pending.wait()
         out[chunk] = loaded.images
-        faults += loaded.faults
+        unread += loaded.unread
         pending.hand_back()
-    return faults
+    return unread
 
 
 def in_flight(asked: Iterator[Item], ahead: int, drop: Callable[[Item], None]) -> Generator[Item]:

@@ -159,7 +159,7 @@ def _open_split(folder: Path, name: str, entry: dict[str, Any], classes: int) ->
     path = folder / entry["index"]
     try:
         index: npt.NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy's reader of damaged headers raises what Python's own parser raises
         raise DataError(f"{path} cannot be read ({error}); pack the set again") from error
     shards = tuple(Shard(**shard) for shard in entry["shards"])
     fields = index.dtype.names == index_dtype(1).names and index.dtype == index_dtype(index.dtype["key"].itemsize)

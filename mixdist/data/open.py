@@ -133,7 +133,7 @@ class _Opener:
     def images(self, packed: PackedSet, split: str, ids: Ids) -> Images:
         images, place = make_images(packed, split, ids, self._access(split))
         if isinstance(images, ResidentImages):
-            self.bad.note(images.split, images.faults)
+            self.bad.note(images.split, images.unread)
         where = {
             "none": "decoded at each visit",
             "ram": "kept in RAM",

@@ -102,9 +102,9 @@ class Stream:
         for name, images, asked in sources:
             loaded = asked.wait()
             found[name] = self._to_device(loaded.images)
-            if loaded.faults:
-                self.bad.note(images.split, loaded.faults)
-                weight[[fault.row for fault in loaded.faults]] = 0
+            if loaded.unread:
+                self.bad.note(images.split, loaded.unread)
+                weight[[one.row for one in loaded.unread]] = 0
         labels = self.labels[sample_of(rows.visits)].astype(np.int64)
         return Batch(
             images=found["images"],
@@ -173,8 +173,8 @@ class TestStream:
 
     def _batch(self, chunk: Ids, loaded: Loaded) -> Batch:
         weight = torch.ones(len(chunk))
-        self.bad.note(self.images.split, loaded.faults)
-        weight[[fault.row for fault in loaded.faults]] = 0
+        self.bad.note(self.images.split, loaded.unread)
+        weight[[one.row for one in loaded.unread]] = 0
         device = self.world.device
         labels = torch.from_numpy(self.labels[chunk].astype(np.int64))
         return Batch(loaded.images.to(device), labels.to(device), weight.to(device), ids=chunk, epoch=0)

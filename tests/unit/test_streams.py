@@ -262,9 +262,9 @@ def test_a_damaged_image_is_named_by_key_and_shard(damaged):
     folder, sample, described = damaged
     split = open_set(folder).split("train")
     images = DirectImages(split, 6).ask(np.arange(37), CENTRE).wait()
-    (fault,) = images.faults
-    assert (fault.row, fault.sample, fault.reason) == (sample, sample, "checksum")
-    assert f"{split.describe(sample)}{fault.says()}".startswith(described)
+    (one,) = images.unread
+    assert (one.row, one.sample, one.reason) == (sample, sample, "checksum")
+    assert f"{split.describe(sample)}{one.says()}".startswith(described)
     assert not images.images[sample].any()
     for other in range(37):
         if other != sample:

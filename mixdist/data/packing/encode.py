@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ class Encoded:
     height: int  #: pixels
     width: int
     sums: npt.NDArray[np.uint64]  #: sums of the values and of their squares by channel, shape [2, 3]
-    metadata: bytes | None
+    metadata: bytes | None = None
     frames: int = 1  #: of a video clip; 1 for a still image
     milliseconds: int = 0  #: length of a video clip; 0 for a still image
 
@@ -43,22 +43,35 @@ def encode(sample: Sample, encoding: Encoding) -> Encoded:
     """
     try:
         content = Path(sample.path).read_bytes() if sample.content is None else sample.content()
-        extension = _extension(content)
+        extension = image_type(content)
         if extension is None:
             content, extension = _as_png(content), "png"
-        content, extension = reencode(content, extension, encoding)
-        image = decode(content)
-        height, width, _ = image.shape
-        if max(height, width) > MAX_SIDE or len(content) > MAX_BYTES:
-            raise ValueError(f"{width} x {height} pixels in {len(content)} bytes are more than the index can hold")
+        encoded = examine(reencode(content, extension, encoding)[0])
     except (OSError, ValueError) as error:
         raise DataError(f"{sample.origin}image {sample.path} cannot be read: {error}; repair or remove it") from error
+    return replace(encoded, metadata=_read_metadata(sample.metadata))
+
+
+def examine(content: bytes) -> Encoded:
+    """Decode the bytes of a JPEG, PNG or WebP image once, and say what index and manifest hold of it.
+
+    Raises:
+        ValueError: it is not such an image, broken, or larger than the index can hold.
+    """
+    extension = image_type(content)
+    if extension is None:
+        raise ValueError("not a JPEG, PNG or WebP image")
+    image = decode(content)
+    height, width, _ = image.shape
+    if max(height, width) > MAX_SIDE or len(content) > MAX_BYTES:
+        raise ValueError(f"{width} x {height} pixels in {len(content)} bytes are more than the index can hold")
     squares = np.square(image, dtype=np.uint32)
     sums = np.stack([values.sum(axis=(0, 1), dtype=np.uint64) for values in (image, squares)])
-    return Encoded(content, extension, height, width, sums, _read_metadata(sample.metadata))
+    return Encoded(content, extension, height, width, sums)
 
 
-def _extension(content: bytes) -> str | None:
+def image_type(content: bytes) -> str | None:
+    """Return "jpg", "png" or "webp" by the first bytes, None for anything else."""
     if content.startswith(b"\xff\xd8\xff"):
         return "jpg"
     if content.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -53,7 +53,7 @@ def pack(source: str, out: Path, options: PackOptions) -> Packed:
     _refuse_overlap(source, options.reading.root, out)
     found = read_source(source, options.reading)
     splits = divide(found, options)
-    with staged(out) as folder, _progress() as progress:
+    with staged(out) as folder, progress_bar("packing") as progress:
         manifest = _write(folder, found, splits, options, progress)
     return Packed(manifest, found.left_out)
 
@@ -68,40 +68,55 @@ def _write(
             limits = Limits(options.shard_size, options.shard_bytes)
             shown = progress.track(members, total=len(samples), description=name)
             entries[name] = write_split(folder, name, shown, limits, source.classes)
+    options_used = {
+        "test_fraction": share_for_test(source, options),
+        "labelled_fraction": options.labelled_fraction,
+        "shard_size": options.shard_size,
+        "shard_bytes": options.shard_bytes,
+        "resize": options.encoding.resize,
+        "quality": options.encoding.quality,
+        "path_column": options.reading.path_column,
+        "label_column": options.reading.label_column,
+        "seed": options.seed,
+    }
+    return write_manifest(
+        folder, source.classes, measures, entries, {"kind": source.kind, "name": source.name}, options_used
+    )
+
+
+def write_manifest(
+    folder: Path,
+    classes: tuple[str, ...],
+    measures: dict[str, Measure],
+    entries: dict[str, dict[str, Any]],
+    source: dict[str, Any],
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """Write and return the manifest of a set whose shards and indexes are complete; the arguments are its fields."""
     sizes = set().union(*(measure.sizes for measure in measures.values()))
     manifest = {
         "format": FORMAT,
         "version": VERSION,
-        "classes": list(source.classes),
+        "classes": list(classes),
         "mean": measures["train"].mean,
         "std": measures["train"].std,
         "image_size": list(sizes.pop()) if len(sizes) == 1 else None,
         "splits": entries,
-        "source": {"kind": source.kind, "name": source.name},
-        "options": {
-            "test_fraction": share_for_test(source, options),
-            "labelled_fraction": options.labelled_fraction,
-            "shard_size": options.shard_size,
-            "shard_bytes": options.shard_bytes,
-            "resize": options.encoding.resize,
-            "quality": options.encoding.quality,
-            "path_column": options.reading.path_column,
-            "label_column": options.reading.label_column,
-            "seed": options.seed,
-        },
+        "source": source,
+        "options": options,
     }
     write_json(folder / MANIFEST, manifest)  # last: a folder without it is not a set
     return manifest
 
 
 def _members(samples: list[Sample], measure: Measure, options: PackOptions) -> Generator[Member]:
-    with closing(_in_order(partial(encode, encoding=options.encoding), samples, options.workers)) as images:
+    with closing(in_order(partial(encode, encoding=options.encoding), samples, options.workers)) as images:
         for sample, image in zip(samples, images, strict=True):
             measure.add(image)
             yield Member(sample.key, sample.label, image)
 
 
-def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result]:
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result]:
     """Apply a function in threads (decoding releases the GIL), a bounded number of items ahead, in the items' order."""
     pool = ThreadPoolExecutor(workers)
     pending: deque[Future[Result]] = deque()
@@ -116,10 +131,10 @@ def _in_order(function: Callable[[Item], Result], items: Iterable[Item], workers
         pool.shutdown(cancel_futures=True)
 
 
-def _progress() -> Progress:
+def progress_bar(doing: str) -> Progress:
     """Return a bar on stderr where that is a terminal, and nothing elsewhere."""
     console = Console(stderr=True)
-    columns = (TextColumn("packing {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn(f"{doing} {{task.description}}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(
         *columns, TextColumn("left"), TimeRemainingColumn(), console=console, disable=not console.is_terminal
     )

@@ -81,7 +81,14 @@ def write_split(
         before = len(rows)
         with atomic(path) as file:
             rows += _write_tar(file, number, waiting)
-        shards.append(Shard(path.name, path.stat().st_size, len(rows) - before, _sha256(path)))
+        shards.append(Shard(path.name, path.stat().st_size, len(rows) - before, sha256_of(path)))
+    return write_index(folder, split, rows, shards, classes)
+
+
+def write_index(
+    folder: Path, split: str, rows: list[tuple[Any, ...]], shards: list[Shard], classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Write the index of a split (``rows`` as ``index_dtype`` has them, at least one); return the manifest's entry."""
     index = np.array(rows, dtype=index_dtype(max(len(row[0]) for row in rows)))
     with atomic(folder / f"{split}.index.npy") as file:
         np.save(file, index, allow_pickle=False)
@@ -100,13 +107,18 @@ def _write_tar(file: BinaryIO, number: int, members: Iterable[Member]) -> Iterat
     # webdataset's TarWriter ignores its format argument and writes PAX headers, which triple a set of small images.
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for member in members:
-            encoded = member.encoded
             offset = file.tell() + tarfile.BLOCKSIZE  # a USTAR header is one block, as MAX_KEY keeps names short
             for name, content in member.files:
                 _add(tar, name, content)
-            size, crc32 = len(encoded.content), zlib.crc32(encoded.content)
-            pixels = (encoded.height, encoded.width, encoded.frames, encoded.milliseconds)
-            yield member.key.encode(), number, offset, size, member.label, crc32, *pixels
+            yield index_row(member, number, offset)
+
+
+def index_row(member: Member, shard: int, offset: int) -> tuple[Any, ...]:
+    """Return the index row of a sample whose image begins at byte ``offset`` of a shard: ``index_dtype``'s fields."""
+    encoded = member.encoded
+    size, crc32 = len(encoded.content), zlib.crc32(encoded.content)
+    pixels = (encoded.height, encoded.width, encoded.frames, encoded.milliseconds)
+    return member.key.encode(), shard, offset, size, member.label, crc32, *pixels
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -115,7 +127,8 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(header, io.BytesIO(content))
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

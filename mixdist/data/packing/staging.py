@@ -22,7 +22,7 @@ def check_target(out: Path, overwrite: bool) -> None:
         raise UserError(f"OUT {out} is a file; give a folder that does not exist")
     if not out.exists() or not any(out.iterdir()):
         return
-    if not _is_packed_set(out):
+    if not is_packed_set(out):
         raise UserError(
             f"OUT {out} is not empty and has no {MANIFEST} of a packed set, so even --overwrite leaves it alone; "
             f"give another folder"
@@ -31,14 +31,14 @@ def check_target(out: Path, overwrite: bool) -> None:
         raise UserError(f"OUT {out} holds a packed set; add --overwrite to replace it, or give another folder")
 
 
-def _is_packed_set(folder: Path) -> bool:
-    """Tell by the manifest's content: web pages and extensions have a file of that name too."""
+def is_packed_set(folder: Path) -> bool:
+    """Tell a packed set by its manifest's content: web pages and extensions have a file of that name too."""
     path = folder / MANIFEST
     if not path.is_file():
         return False
     try:
         manifest = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 

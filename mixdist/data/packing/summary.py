@@ -17,24 +17,27 @@ def print_summary(packed: Packed, out: Path, console: Console) -> None:
     manifest = packed.manifest
     size = manifest["image_size"]
     sizes = f"{size[1]} x {size[0]} pixels" if size else "several sizes"
-    _line(console, f"packed {out} ({len(manifest['classes'])} classes, images of {sizes})")
-    console.print(_table(manifest["splits"]))
+    print_line(console, f"packed {out} ({len(manifest['classes'])} classes, images of {sizes})")
+    console.print(splits_table(manifest["splits"]))
     mean, std = (" ".join(f"{value:.4f}" for value in manifest[name]) for name in ("mean", "std"))
-    _line(console, f"train R G B in 0 to 1: mean {mean}, std {std}")
+    print_line(console, f"train R G B in 0 to 1: mean {mean}, std {std}")
     if packed.left_out:
         counts = ", ".join(f"{count} {what}" for what, count in packed.left_out.most_common())
-        _line(console, f"files left out: {counts}")
+        print_line(console, f"files left out: {counts}")
     # A set without labels serves D_ssl only, beside a labelled set.
     data = "--data.sl" if manifest["classes"] else "--data.sl LABELLED_SET --data.ssl"
-    _line(console, f"next: torchrun --standalone --nproc_per_node=1 -m mixdist.train {data} {shlex.quote(str(out))}")
+    print_line(
+        console, f"next: torchrun --standalone --nproc_per_node=1 -m mixdist.train {data} {shlex.quote(str(out))}"
+    )
 
 
-def _line(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
     """Print paths and commands as they are, on one line."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(splits: dict[str, dict[str, Any]]) -> Table:
+def splits_table(splits: dict[str, dict[str, Any]]) -> Table:
+    """Return the table of a manifest's splits."""
     table = Table("split", "samples", "labelled", "classes", "shards", "MB")
     for column in table.columns[1:]:
         column.justify = "right"

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from mixdist.data.reading.memory import Request, Setup, anonymous_file
-from mixdist.data.reading.reader import Fault
+from mixdist.data.reading.reader import Unread
 from mixdist.errors import DataError, MixdistError
 from mixdist.keyed import Ids
 
@@ -66,7 +66,7 @@ class Pool:
         self._waiting.append(ticket)
         return ticket
 
-    def wait(self, ticket: Ticket) -> tuple[torch.Tensor, list[Fault]]:
+    def wait(self, ticket: Ticket) -> tuple[torch.Tensor, list[Unread]]:
         """Return the images [count · frames, size, size, 3] of the oldest ticket, valid until it is handed back.
 
         Raises:
@@ -74,12 +74,12 @@ class Pool:
             MixdistError: a worker that died.
         """
         assert self._waiting.popleft() is ticket, "tickets are waited for in the order of asking"
-        faults: list[Fault] = []
+        unread: list[Unread] = []
         for number, worker in enumerate(self._workers):
             first, _ = self._part(number, ticket.count)
-            faults += [replace(fault, row=first + fault.row) for fault in worker.answer()]
+            unread += [replace(one, row=first + one.row) for one in worker.answer()]
         start = ticket.slot * self._rows
-        return self._images[start : start + ticket.count].flatten(0, 1), faults
+        return self._images[start : start + ticket.count].flatten(0, 1), unread
 
     def hand_back(self, ticket: Ticket) -> None:
         """Let the slot be used again."""
@@ -113,14 +113,14 @@ class _Worker:
         except BrokenPipeError:
             raise self._died() from None
 
-    def answer(self) -> list[Fault]:
+    def answer(self) -> list[Unread]:
         try:
             answer = json.loads(self._answers.recv_bytes())
         except EOFError:
             raise self._died() from None
         if "error" in answer:
             raise DataError(answer["error"])
-        return [Fault(**fault) for fault in answer["faults"]]
+        return [Unread(**one) for one in answer["unread"]]
 
     def _died(self) -> MixdistError:
         code = self._process.wait()

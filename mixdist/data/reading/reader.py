@@ -6,9 +6,7 @@ its row; everything else goes through `decode` and `fit`.
 
 from __future__ import annotations
 
-import mmap
 import zlib
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,18 +14,17 @@ import numpy.typing as npt
 import simplejpeg
 
 from mixdist.data.decode import decode, fit
+from mixdist.data.fetch import Fetcher, differs
 from mixdist.data.index import Split
-from mixdist.errors import DataError
 from mixdist.keyed import Ids
 
-MAPPED = 256  # shards that stay mapped; of a remote set, an older one may leave the node's cache meanwhile
 CENTRE = -1  # the epoch of evaluation: a clip is read at its middle
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Fault:
+class Unread:
     """Why a sample could not be read."""
 
     row: int  #: of the batch
@@ -46,9 +43,9 @@ class SampleReader:
     def __init__(self, split: Split, size: int, frames: int = 1, seed: int = 0) -> None:
         self._split, self._size = split, size
         self._frames, self._seed = frames, seed
-        self._maps: OrderedDict[int, memoryview] = OrderedDict()
+        self._fetch = Fetcher(split)
 
-    def __call__(self, ids: Ids, epoch: int, out: Pixels) -> list[Fault]:
+    def __call__(self, ids: Ids, epoch: int, out: Pixels) -> list[Unread]:
         """Read the samples ``ids`` into ``out`` [len(ids), frames, size, size, 3].
 
         Rows that cannot be read become zero. ``epoch`` decides where a clip is read; a still image is repeated.
@@ -57,37 +54,22 @@ class SampleReader:
             DataError: a shard that cannot be opened.
         """
         rows = self._split.index[ids]
-        direct = (rows["height"] == self._size) & (rows["width"] == self._size)
+        direct = (rows["height"] == self._size) & (rows["width"] == self._size) & (rows["frames"] == 1)
         columns = (rows[name].tolist() for name in ("shard", "offset", "size", "crc32"))
-        faults: list[Fault] = []
+        unread: list[Unread] = []
         for row, (shard, offset, size, crc32, whole) in enumerate(zip(*columns, direct.tolist(), strict=True)):
-            content = self._shard(shard)[offset : offset + size]
+            content = self._fetch.shard(shard)[offset : offset + size]
             try:
                 if zlib.crc32(content) != crc32:
-                    raise _ChecksumError(f"checksum differs from the index (bytes {offset} to {offset + size})")
-                if not (whole and _decoded_in_place(content, out[row])):
-                    out[row] = fit(decode(content), self._size)
+                    raise _ChecksumError(differs(offset, size))
+                if not (whole and _decoded_in_place(content, out[row, 0])):
+                    out[row, 0] = fit(decode(content), self._size)
+                out[row, 1:] = out[row, 0]
             except ValueError as error:
                 out[row] = 0
                 reason = "checksum" if isinstance(error, _ChecksumError) else "undecodable"
-                faults.append(Fault(row, int(ids[row]), reason, " ".join(str(error).split())))
-        return faults
-
-    def _shard(self, number: int) -> memoryview:
-        view = self._maps.get(number)
-        if view is None:
-            view = self._maps[number] = self._map(number)
-            if len(self._maps) > MAPPED:
-                self._maps.popitem(last=False)
-        return view
-
-    def _map(self, number: int) -> memoryview:
-        path = self._split.shard_path(number)
-        try:
-            with path.open("rb") as file:
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
+                unread.append(Unread(row, int(ids[row]), reason, " ".join(str(error).split())))
+        return unread
 
 
 class _ChecksumError(ValueError):

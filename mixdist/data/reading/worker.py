@@ -37,8 +37,8 @@ def main(requests_fd: int, answers_fd: int, memory_fd: int) -> None:
         try:
             reader = reader or _open(setup)
             rows = slice(request.first_row, request.first_row + request.count)
-            faults = reader(ids[rows], request.epoch, images[rows])
-            answer: dict[str, Any] = {"faults": [asdict(fault) for fault in faults]}
+            unread = reader(ids[rows], request.epoch, images[rows])
+            answer: dict[str, Any] = {"unread": [asdict(one) for one in unread]}
         except MixdistError as error:
             answer = {"error": str(error)}
         try:

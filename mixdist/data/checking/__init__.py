@@ -1,0 +1,1 @@
+"""Whether a set is whole, and what training on it will meet: what `mixdist check` does."""

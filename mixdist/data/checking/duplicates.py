@@ -1,0 +1,72 @@
+"""Samples of the same content: copies inside a split, and what test shares with train."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from mixdist.data.checking.findings import Finding
+from mixdist.data.index import Split
+from mixdist.errors import DataError
+
+Place = tuple[str, int]  #: split, row
+
+
+def duplicate_findings(splits: Mapping[str, Split], fetches: Mapping[str, Callable[[int], bytes]]) -> list[Finding]:
+    """Return the findings on byte-identical samples; equal pixels in other bytes are not seen.
+
+    Candidates are found in the index, by size and CRC-32; only their content is read and compared, by SHA-256.
+    """
+    groups = _same_content(splits, fetches)
+    findings = []
+    for name, split in splits.items():
+        inside = [[row for where, row in group if where == name] for group in groups]
+        copies = [rows for rows in inside if len(rows) > 1]
+        findings.append(_inside(split, copies))
+    if "train" in splits and "test" in splits:
+        findings.append(_across(splits, groups))
+    return findings
+
+
+def _same_content(splits: Mapping[str, Split], fetches: Mapping[str, Callable[[int], bytes]]) -> list[list[Place]]:
+    names = list(splits)
+    marks = np.concatenate(
+        [split.index["size"].astype(np.uint64) << np.uint64(32) | split.index["crc32"] for split in splits.values()]
+    )
+    starts = np.cumsum([0, *(len(split.index) for split in splits.values())])
+    _, inverse, counts = np.unique(marks, return_inverse=True, return_counts=True)
+    by_content: dict[bytes, list[Place]] = {}
+    for number in np.flatnonzero(counts[inverse] > 1):
+        which = int(np.searchsorted(starts, number, side="right")) - 1
+        name, row = names[which], int(number - starts[which])
+        try:
+            digest = hashlib.sha256(fetches[name](row)).digest()
+        except DataError:
+            continue  # a damaged sample: reported by the check of its checksum
+        by_content.setdefault(digest, []).append((name, row))
+    return [group for group in by_content.values() if len(group) > 1]
+
+
+def _inside(split: Split, copies: list[list[int]]) -> Finding:
+    if not copies:
+        return Finding("ok", split.name, "duplicates", "no two samples have the same content")
+    surplus = sum(len(rows) - 1 for rows in copies)
+    torn = sum(len(set(split.labels[rows].tolist()) - {-1}) > 1 for rows in copies)
+    labels = f"; {torn} of the contents have different labels" if torn else ""
+    detail = f"{surplus:,} samples repeat the content of another, the first {split.describe(copies[0][1])}{labels}"
+    return Finding("warning", split.name, "duplicates", detail)
+
+
+def _across(splits: Mapping[str, Split], groups: list[list[Place]]) -> Finding:
+    shared = [group for group in groups if {name for name, _ in group} >= {"train", "test"}]
+    leaked = [row for group in shared for name, row in group if name == "test"]
+    if not leaked:
+        return Finding("ok", "set", "leakage", "no test sample has the content of a train sample")
+    share = len(leaked) / len(splits["test"].index)
+    first = splits["test"].describe(leaked[0])
+    detail = (
+        f"{len(leaked):,} test samples ({share:.1%}) are in train too, the first {first}: the test score is too high"
+    )
+    return Finding("warning", "set", "leakage", detail)

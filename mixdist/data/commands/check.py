@@ -1,0 +1,54 @@
+"""`mixdist check DIR`: read its arguments, check, print the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mixdist.arguments import Parser
+from mixdist.data.checking.check import DECODED, CheckOptions, check_set
+from mixdist.data.checking.summary import print_report
+from mixdist.errors import UserError
+
+WIDTH = 140  # of the table in a file, where no terminal says how wide it may be
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check what the command line names; return 0, or 2 where something is damaged.
+
+    Raises:
+        UserError: see `check_set`.
+    """
+    arguments = vars(_parser().parse_args(argv))
+    folder, strict = arguments.pop("folder"), arguments.pop("strict")
+    arguments["decode"] = _decode(arguments["decode"])
+    if arguments["workers"] is None:
+        del arguments["workers"]
+    report = check_set(folder, CheckOptions(**arguments))
+    console = Console()
+    print_report(report, console if console.is_terminal else Console(width=WIDTH))
+    return UserError.exit_code if report.damaged or (strict and report.warnings) else 0
+
+
+def _decode(text: str) -> int | None:
+    """Return how many images to decode, None for all."""
+    if text in ("all", "none"):
+        return None if text == "all" else 0
+    if not (text.isascii() and text.isdigit()):
+        raise UserError(f"--decode {text} is not a number; give one, or all, or none")
+    return int(text)
+
+
+def _parser() -> Parser:
+    parser = Parser("mixdist check", "Verify a set, and say what training on it will meet (docs/data.md).")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="a packed or indexed set")
+    add = parser.add_argument
+    add("--decode", default=str(DECODED), metavar="N", help="images of a split to decode, all or none (default: 1000)")
+    add("--batch", type=int, default=256, metavar="N", help="batch whose mixture is foretold (default: %(default)s)")
+    add("--shards-at-once", type=int, default=4, metavar="K", help="the same for K shards at a time (default: 4)")
+    add("--seed", type=int, default=0, metavar="N", help="decides which images are decoded (default: %(default)s)")
+    add("--workers", type=int, metavar="N", help="threads that read and decode (default: the number of cores)")
+    add("--strict", action="store_true", help="end with exit code 2 on warnings too")
+    return parser
