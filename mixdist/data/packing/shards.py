@@ -45,11 +45,14 @@ def write_split(
             rows += _write_tar(file, number, islice(waiting, shard_size))
         shards.append(Shard(path.name, path.stat().st_size, len(rows) - before, _sha256(path)))
     index = np.array(rows, dtype=index_dtype(max(len(row[0]) for row in rows)))
-    with atomic(folder / f"{split}.index.npy") as file:
+    index_path = folder / f"{split}.index.npy"
+    with atomic(index_path) as file:
         np.save(file, index, allow_pickle=False)
     per_class = np.bincount(index["label"][index["label"] != UNLABELLED], minlength=len(classes))
     return {
-        "index": f"{split}.index.npy",
+        "index": index_path.name,
+        "index_bytes": index_path.stat().st_size,
+        "index_sha256": _sha256(index_path),
         "samples": len(index),
         "labelled": int(per_class.sum()),
         "per_class": dict(zip(classes, per_class.tolist(), strict=True)),
