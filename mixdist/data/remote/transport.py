@@ -17,6 +17,7 @@ from mixdist.data.remote.urls import is_remote, redact, scrub
 from mixdist.errors import UserError
 
 BLOCK = 8 << 20  # bytes: a range request to an object store each, and so the memory that a download takes
+HTTP_BLOCK = 1 << 18  # aiohttp buffers twice what is read at once, and a drop loses that
 EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "hf": "hf"}  # of pyproject.toml, by scheme
 PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)  # the 4xx that may pass
 NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError")  # by driver libraries
@@ -46,15 +47,16 @@ class Body:
     total: int | None  #: bytes of the whole file, as the server says
     version: str | None  #: tells whether a later answer is of the same file
     file: Any  #: fsspec's
+    block: int  #: bytes to read at once
 
     def read(self) -> bytes:
-        """Return the next bytes, at most ``BLOCK``; none at the end.
+        """Return the next bytes, at most ``block``; none at the end.
 
         Raises:
             DroppedError: the connection broke or stalled.
         """
         with _sorted():
-            content: bytes = self.file.read(BLOCK)
+            content: bytes = self.file.read(self.block)
             return content
 
     def close(self) -> None:
@@ -115,8 +117,8 @@ def _open_http(url: str, start: int, version: str | None, stall_s: float) -> Bod
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
         if not found or int(found[1]) != start:
             raise DroppedError("the server answered another byte range than it was asked for")
-        return Body(start, int(found[2]), strong, file)
-    return Body(0, answer.content_length, strong, file)
+        return Body(start, int(found[2]), strong, file, HTTP_BLOCK)
+    return Body(0, answer.content_length, strong, file, HTTP_BLOCK)
 
 
 def _open_object(url: str, start: int, version: str | None) -> Body:
@@ -129,7 +131,7 @@ def _open_object(url: str, start: int, version: str | None) -> Body:
     if start and version and found != version:
         start = 0
     file.seek(start)
-    return Body(start, file.size, found, file)
+    return Body(start, file.size, found, file, BLOCK)
 
 
 @contextmanager
