@@ -58,6 +58,7 @@ def s3(folder, monkeypatch):
     for path in folder.iterdir():
         system.pipe(f"bucket/data/pets/{path.name}", path.read_bytes())
     yield system
+    system.rm("bucket", recursive=True)  # moto keeps its state for the whole process
     s3fs.S3FileSystem.clear_instance_cache()
     service.stop()
 
