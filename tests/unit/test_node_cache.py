@@ -1,7 +1,9 @@
 """The cache of remote files: a real server that drops, stalls, lies and refuses, and processes that are killed."""
 
 import hashlib
+import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -135,7 +137,7 @@ def test_what_is_refused_is_not_asked_for_again(cache, server, pauses, status, k
     assert type(caught.value) is kind
     assert len(server.asked) == 1
     assert pauses == []
-    assert stored(cache) == [partial(cache).name]
+    assert stored(cache) == []
 
 
 def test_wrong_bytes_are_fetched_again_from_the_start_and_then_refused(cache, server):
@@ -149,7 +151,7 @@ def test_wrong_bytes_are_fetched_again_from_the_start_and_then_refused(cache, se
     with pytest.raises(DataError, match=rf"/a\.tar is not .*expected sha256 {SHA256}, found {found}"):
         fetch(cache, server)
     assert len(server.asked) == 4
-    assert not [name for name in stored(cache) if not name.endswith(".partial")]
+    assert stored(cache) == []
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", b""])
@@ -291,6 +293,28 @@ def test_a_small_file_is_read_as_it_is_now(cache, server):
     with pytest.raises(DataError, match=r"m\.json has 3 bytes; it should have 2 at most"):
         cache.read(f"{server.url}/m.json", 2)
     assert stored(cache) == []
+
+
+def test_a_disk_that_refuses_is_named(cache, server):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=rf"the cache {cache.folder} cannot be written: File too large"):
+            fetch(cache, server)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(server.asked) == 1
+    assert fetch(cache, server).read_bytes() == CONTENT
+
+
+def test_a_forked_process_downloads_too(cache, server):
+    fetch(cache, server)
+    server.files["b.tar"] = b"other"
+    child = multiprocessing.get_context("fork").Process(target=fetch, args=(cache, server, "b.tar"))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert len(stored(cache)) == 2
 
 
 def test_a_folder_that_cannot_be_made_or_a_limit_of_nothing_is_refused(tmp_path):

@@ -91,10 +91,10 @@ def download(
             kind = DataError if error.missing else UserError
             raise kind(f"{name} cannot be read: {error}; check the address and the access to it") from None
         except _MismatchError as error:
+            part.restart()
             mismatches += 1
             if mismatches == 2:  # the first may be a left-over of an older file or a one-time fault
                 raise DataError(f"{name} is not the file that is wanted: {error}; upload the set again") from None
-            part.restart()
         except DroppedError as error:
             failures = 1 if part.position - before >= PROGRESS else failures + 1
             if failures > retry.attempts:

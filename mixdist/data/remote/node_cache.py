@@ -6,10 +6,12 @@ whole. Processes meet through locks on files only: nothing is left in shared mem
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256 as sha256_of
 from pathlib import Path
 from threading import Event
@@ -117,18 +119,15 @@ class NodeCache:
             if self._is_there(path, wanted.size):
                 return
             self._room.reserve(lock, partial, wanted.size or 0, name, stop)
-            with partial.open("a+b") as file:
-                download(
-                    wanted,
-                    file,
-                    self._retry,
-                    self._sleep,
-                    lambda size: self._room.reserve(lock, partial, size, name, stop),
-                    stop,
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+            try:
+                with partial.open("a+b") as file:
+                    reserve = functools.partial(self._room.reserve, lock, partial, name=name, stop=stop)
+                    download(wanted, file, self._retry, self._sleep, reserve, stop)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(path)
+            finally:
+                _remove_empty(partial)
 
     @staticmethod
     def _is_there(path: Path, size: int | None) -> bool:
@@ -146,3 +145,9 @@ class NodeCache:
 def _file_name(url: str, sha256: str | None) -> str:
     name = f"{(sha256 or sha256_of(url.encode()).hexdigest())[:32]}-{base_name(url)}"
     return f"{name}_" if name.endswith((PARTIAL, LOCK)) else name
+
+
+def _remove_empty(partial: Path) -> None:
+    with suppress(FileNotFoundError):
+        if partial.stat().st_size == 0:
+            partial.unlink()

@@ -148,7 +148,7 @@ def _sorted() -> Iterator[None]:
     except Exception as error:  # the drivers raise the errors of five HTTP libraries
         status = _status(error)
         if status is not None and 400 <= status < 500 and status not in PASSING:
-            raise RefusedError(_reason(error), missing=status == HTTPStatus.GONE) from None
+            raise RefusedError(_reason(error), missing=status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)) from None
         kind = type(error).__name__
         if type(error) is ValueError or "url" in kind.lower() or kind in NO_CREDENTIALS:
             raise RefusedError(_reason(error)) from None
