@@ -396,19 +396,22 @@ def test_what_a_killed_process_left_makes_room_too(small, server):
     assert held_bytes(small) == 200_000
 
 
-def test_a_file_that_is_arriving_keeps_the_room_reserved_for_it(tmp_path, server, small):
+def test_a_file_that_is_arriving_keeps_the_room_reserved_for_it(server, small):
+    kept = fetch(small, server, "1")
+    left = small.folder / "files" / f"{hashlib.sha256(server.files['0']).hexdigest()[:32]}-0.partial"
+    left.write_bytes(server.files["0"][:10_000])
     waits = []
     with locked(small.folder / "files" / "arriving.lock") as lock:
         lock.write("300000")
         lock.flush()
 
         def finish(_):
-            waits.append(held_bytes(small))
+            waits.append((left.stat().st_size, kept.exists()))
             lock.truncate(0)
 
-        waiting = NodeCache(small.folder, 350_000, sleep=finish)
-        fetch(waiting, server, "0")
-    assert waits == [0]
+        fetch(NodeCache(small.folder, 350_000, sleep=finish), server, "0")
+    # Two that wait would wait for each other's left-over; and nothing is evicted while that would not do.
+    assert waits == [(0, True)]
 
 
 def test_the_limit_holds_under_concurrent_downloads(small, server):

@@ -72,19 +72,21 @@ class Room:
             if self._limit is None:
                 return True
             stored = self._look()
-            excess = sum(each.bytes for each in stored) - self._limit
-            for each in sorted((each for each in stored if not each.kept), key=lambda each: each.used_ns):
-                if excess <= 0:
-                    break
-                with suppress(FileNotFoundError):  # one that took its final name meanwhile makes no room
-                    each.path.unlink()
-                    excess -= each.bytes
-            if excess <= 0:
+            if sum(each.bytes for each in stored if each.kept) <= self._limit:
+                self._evict([each for each in stored if not each.kept], sum(each.bytes for each in stored))
                 return True
-            _write(lock, 0)
+            _write(lock, 0)  # and evict nothing, as that would not do
             if partial.exists():
                 os.truncate(partial, 0)
             return False
+
+    def _evict(self, idle: list[_Stored], total: int) -> None:
+        assert self._limit is not None
+        for each in sorted(idle, key=lambda each: each.used_ns):
+            if total <= self._limit:
+                return
+            each.path.unlink(missing_ok=True)
+            total -= each.bytes
 
     def _look(self) -> list[_Stored]:
         # Reservations first: a file that takes its final name while the folder is read is counted by them.
