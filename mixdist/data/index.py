@@ -4,25 +4,38 @@ A packed set is a folder: ``manifest.json`` (written last: a folder without it i
 ``SPLIT.index.npy`` and the shards ``SPLIT-000000.tar`` … of each split ("train", and "test" where there is one).
 The index is a NumPy structured array, a row a sample in the order of the shards; the row number is the sample id
 that all randomness is keyed by. docs/data.md states the format for readers of other languages.
+
+The folder may be remote (docs/remote.md): the manifest is read as it is now, the indexes are copied to the node, and a
+shard follows when it is first asked for.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from mixdist.errors import DataError
+from mixdist.data.remote.locks import locked
+from mixdist.data.remote.node_cache import NodeCache
+from mixdist.data.remote.place import Place, inside
+from mixdist.data.remote.urls import join
+from mixdist.errors import DataError, MixdistError
+from mixdist.files import write_text
 
 FORMAT = "mixdist-set"
 VERSION = 2
 MANIFEST = "manifest.json"
 UNLABELLED = -1
+MAX_MANIFEST = 64 << 20  # bytes: some 400,000 shards
+ROWS = 1 << 16  # that are checked at a time, so that a large index takes no memory
 
 
 def index_dtype(key_length: int) -> np.dtype[np.void]:
@@ -58,9 +71,39 @@ class Split:
     """One split of a packed set: its samples and the shards that hold them."""
 
     name: str
-    folder: Path
+    place: Place
     shards: tuple[Shard, ...]
     index: npt.NDArray[np.void] = field(repr=False)  #: see ``index_dtype``; read-only, memory-mapped
+
+    @property
+    def folder(self) -> Path:
+        """See `PackedSet.folder`."""
+        return self.place.folder
+
+    @property
+    def remote(self) -> bool:
+        """Whether the shards have to be brought to this machine first."""
+        return self.place.cache is not None
+
+    def shard_path(self, number: int, stop: Event | None = None) -> Path:
+        """Return a local path of a shard by number; a remote one is downloaded and verified when first asked for.
+
+        A remote shard may be evicted when others are asked for; what has it open or mapped by then keeps it. To open
+        one without that race use `open_shard`.
+
+        Raises:
+            DataError: it is missing, or its size or checksum is not the manifest's.
+            MixdistError: the connection failed too often; see `NodeCache.fetch` for more.
+        """
+        shard = self.shards[number]
+        return self.place.path(shard.name, shard.bytes, shard.sha256, stop)
+
+    def open_shard(self, number: int) -> BinaryIO:
+        """Return a shard by number, open to read. Raises as `shard_path`."""
+        shard = self.shards[number]
+        if self.place.cache:
+            return self.place.cache.open(join(self.place.location, shard.name), shard.bytes, shard.sha256)
+        return self.shard_path(number).open("rb")
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -68,13 +111,9 @@ class Split:
         labels: npt.NDArray[np.int32] = self.index["label"]
         return labels
 
-    def shard_path(self, number: int) -> Path:
-        """Return where shard ``number`` lies."""
-        return self.folder / self.shards[number].name
-
     def describe_shard(self, number: int) -> str:
         """Name a shard for an error message."""
-        return str(self.folder / self.shards[number].name)
+        return self.place.describe(self.shards[number].name)
 
     def describe(self, sample: int) -> str:
         """Name a sample for an error message: its key and the shard that holds it."""
@@ -86,12 +125,22 @@ class Split:
 class PackedSet:
     """A packed set as its manifest and indexes describe it."""
 
-    folder: Path
+    place: Place
     classes: tuple[str, ...]  #: class names; the label is the position in it. Empty for a set without labels
     mean: tuple[float, ...]  #: of each of R, G, B over the train split, in [0, 1]
     std: tuple[float, ...]
     image_size: tuple[int, int] | None  #: (height, width) where all images of the set share it
     splits: dict[str, Split]
+
+    @property
+    def location(self) -> str:
+        """Where the set lies, as messages show it: a folder, or a URL without secrets."""
+        return self.place.name
+
+    @property
+    def folder(self) -> Path:
+        """The set's folder; of a remote set the folder on this machine that holds its manifest, named as the set is."""
+        return self.place.folder
 
     @property
     def fingerprint(self) -> str:
@@ -107,26 +156,33 @@ class PackedSet:
         """
         if name not in self.splits:
             raise DataError(
-                f"{self.folder} has no {name} split (it has: {', '.join(self.splits)}); "
+                f"{self.location} has no {name} split (it has: {', '.join(self.splits)}); "
                 f"pack it again with --test-fraction, or from a source with train and test folders"
             )
         return self.splits[name]
 
 
-def open_set(folder: Path) -> PackedSet:
+def open_set(location: str | Path, cache: NodeCache | None = None) -> PackedSet:
     """Read the manifest and map the indexes of a packed set; no shard is read.
 
+    Args:
+        location: a folder, or the URL of one (https://host/set, s3://bucket/set).
+        cache: where files of a remote set are kept on this node.
+
     Raises:
-        DataError: no set in this folder, another format version, a missing or shortened shard, or an index that
-            contradicts the manifest (labels out of range included).
+        DataError: no set there, another format version, a missing or shortened shard, or an index that contradicts
+            the manifest (labels out of range included).
+        UserError: a location that is not read, or a remote one without a cache; see `NodeCache.fetch` for more.
+        MixdistError: the connection failed too often.
     """
-    manifest = _read_manifest(folder)
+    place = Place.of(location, cache)
+    manifest = _read_manifest(place)
     try:
         classes = tuple(manifest["classes"])
-        splits = {name: _open_split(folder, name, entry, len(classes)) for name, entry in manifest["splits"].items()}
+        splits = {name: _open_split(place, name, entry, len(classes)) for name, entry in manifest["splits"].items()}
         size = manifest["image_size"]
         return PackedSet(
-            folder=folder,
+            place=place,
             classes=classes,
             mean=tuple(manifest["mean"]),
             std=tuple(manifest["std"]),
@@ -134,17 +190,17 @@ def open_set(folder: Path) -> PackedSet:
             splits=splits,
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise DataError(f"{folder / MANIFEST}: field {error} is missing or malformed; pack the set again") from error
+        raise DataError(
+            f"{place.describe(MANIFEST)}: field {error} is missing or malformed; pack the set again"
+        ) from error
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        what = "has no manifest.json, so it is not a packed set" if folder.is_dir() else "does not exist"
-        raise DataError(f"{folder} {what}; make one with: mixdist pack SOURCE {folder}")
+def _read_manifest(place: Place) -> dict[str, Any]:
+    path = place.describe(MANIFEST)
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        text = _manifest_text(place)
+        manifest = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); pack the set again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f'{path} is not the manifest of a packed set ("format" should be "{FORMAT}")')
@@ -152,45 +208,107 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{path} has format version {manifest.get('version')}, this mixdist reads {VERSION}; pack the set again"
         )
+    if place.cache:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        with locked(place.folder / "manifest.lock"):
+            write_text(place.folder / MANIFEST, text)
     return manifest
 
 
-def _open_split(folder: Path, name: str, entry: dict[str, Any], classes: int) -> Split:
-    path = folder / entry["index"]
-    try:
-        index: npt.NDArray[np.void] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy's reader of damaged headers raises what Python's own parser raises
-        raise DataError(f"{path} cannot be read ({error}); pack the set again") from error
-    shards = tuple(Shard(**shard) for shard in entry["shards"])
+def _manifest_text(place: Place) -> str:
+    if place.cache:
+        return place.cache.read(join(place.location, MANIFEST), MAX_MANIFEST).decode()
+    path = place.folder / MANIFEST
+    if not path.is_file():
+        what = "has no manifest.json, so it is not a packed set" if place.folder.is_dir() else "does not exist"
+        raise DataError(f"{place.folder} {what}; make one with: mixdist pack SOURCE {place.folder}")
+    return path.read_text(encoding="utf-8")
+
+
+def _open_split(place: Place, name: str, entry: dict[str, Any], classes: int) -> Split:
+    shards = tuple(_shard(shard) for shard in entry["shards"])
+    file = place.describe(entry["index"])
+    index = _open_index(place, entry)
     fields = index.dtype.names == index_dtype(1).names and index.dtype == index_dtype(index.dtype["key"].itemsize)
-    if not fields or len(index) != entry["samples"]:
-        raise DataError(f"{path} does not fit {folder / MANIFEST} (fields or number of samples); pack the set again")
-    for shard in shards:
-        file = folder / shard.name
-        size = file.stat().st_size if file.is_file() else None
-        if size != shard.bytes:
-            found = "is missing" if size is None else f"has {size} bytes"
-            raise DataError(f"{file} {found}, the manifest says {shard.bytes} bytes; copy or pack the set again")
-    split = Split(name=name, folder=folder, shards=shards, index=index)
-    _check_rows(split, path, classes)
+    if not fields or index.ndim != 1 or len(index) != entry["samples"]:
+        raise DataError(
+            f"{file} does not fit {place.describe(MANIFEST)} (fields or number of samples); pack the set again"
+        )
+    split = Split(name=name, place=place, shards=shards, index=index)
+    if not split.remote:
+        for number in range(len(shards)):
+            split.shard_path(number)
+    _check_rows(split, file, classes)
     return split
 
 
-def _check_rows(split: Split, path: Path, classes: int) -> None:
-    shard = split.index["shard"]
-    sizes = np.array([shard.bytes for shard in split.shards], dtype=np.uint64)
-    samples = [shard.samples for shard in split.shards]
-    inside = shard.max(initial=0) < len(split.shards)
-    if (
-        not inside
-        or np.bincount(shard, minlength=len(samples)).tolist() != samples
-        or (split.index["offset"] + split.index["size"] > sizes[shard]).any()
+def _open_index(place: Place, entry: dict[str, Any]) -> np.memmap[Any, np.dtype[np.void]]:
+    name = inside(entry["index"])
+    try:
+        if place.cache:
+            url = join(place.location, name)
+            return place.cache.use(url, entry["index_bytes"], entry["index_sha256"], _map)
+        return _map(place.folder / name)
+    except MixdistError:
+        raise
+    except Exception as error:  # NumPy's reader of damaged headers raises what Python's own parser raises
+        raise DataError(f"{place.describe(name)} cannot be read ({error}); pack the set again") from error
+
+
+def _map(path: Path) -> np.memmap[Any, np.dtype[np.void]]:
+    index = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(index, np.memmap):  # an archive of several arrays
+        raise ValueError("it is not one array")
+    return index
+
+
+def _shard(entry: dict[str, Any]) -> Shard:
+    """Return a shard of the manifest, which may come from a stranger's server."""
+    shard = Shard(**entry)
+    inside(shard.name)
+    numbers = (shard.bytes, shard.samples)
+    if any(type(number) is not int or number < 0 for number in numbers) or not re.fullmatch(
+        "[0-9a-f]{64}", shard.sha256
     ):
-        raise DataError(f"{path} points outside the shards that the manifest names; pack the set again")
-    wrong = np.flatnonzero((split.labels < UNLABELLED) | (split.labels >= classes))
+        raise TypeError(f"'shards' ({shard.name})")
+    return shard
+
+
+def _check_rows(split: Split, file: str, classes: int) -> None:
+    """Check every row, reading the file in blocks: a walk through the map would make all of it resident."""
+    sizes = np.array([shard.bytes for shard in split.shards], dtype=np.uint64)
+    counts = np.zeros(len(sizes), np.int64)
+    for start, rows in _blocks(split.index):
+        shard = rows["shard"]
+        if shard.max() >= len(sizes) or not _within(rows, sizes[shard]):
+            raise DataError(f"{file} points outside the shards that the manifest names; pack the set again")
+        counts += np.bincount(shard, minlength=len(sizes))
+        _check_labels(split, rows["label"], start, classes)
+    if counts.tolist() != [shard.samples for shard in split.shards]:
+        raise DataError(f"{file} points outside the shards that the manifest names; pack the set again")
+
+
+def _blocks(index: npt.NDArray[np.void]) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
+    """Yield (first row, rows) of a mapped index, read from its file."""
+    assert isinstance(index, np.memmap)
+    dtype = index_dtype(index.dtype["key"].itemsize)
+    with Path(str(index.filename)).open("rb") as file:
+        file.seek(index.offset)
+        for start in range(0, len(index), ROWS):
+            content = file.read(min(ROWS, len(index) - start) * index.itemsize)
+            yield start, np.frombuffer(content, dtype)
+
+
+def _within(rows: npt.NDArray[np.void], sizes: npt.NDArray[np.uint64]) -> bool:
+    offset, size = rows["offset"], rows["size"]
+    return bool(((offset <= sizes) & (size <= sizes - offset)).all())  # a sum could pass 2^64 and come out small
+
+
+def _check_labels(split: Split, labels: npt.NDArray[np.int32], start: int, classes: int) -> None:
+    wrong = np.flatnonzero((labels < UNLABELLED) | (labels >= classes))
     if len(wrong):
         first = int(wrong[0])
         raise DataError(
-            f"label {split.labels[first]} of {split.describe(first)} is out of range: the set has {classes} classes, "
-            f"so labels are 0 to {classes - 1} (or no label)"
+            f"label {labels[first]} of {split.describe(start + first)} is out of range: the set has {classes} "
+            f"classes, so labels are 0 to {classes - 1} (or no label)"
         )

@@ -156,3 +156,44 @@ def test_a_label_out_of_range_is_named_with_its_key(out, label):
         DataError, match=rf"label {label} of sample '\w+' in .*test-000000\.tar is out of range.*0 to 1"
     ):
         open_set(out)
+
+
+def test_an_offset_that_wraps_around_is_refused(out):
+    def change(index):
+        index["offset"][0] = 2**64 - 1  # with the size added, a small number of 64 bits
+        return index
+
+    change_index(out, change)
+    with pytest.raises(DataError, match="points outside the shards"):
+        open_set(out)
+
+
+def test_rows_are_checked_in_every_block(out, monkeypatch):
+    monkeypatch.setattr("mixdist.data.index.ROWS", 3)
+    assert len(open_set(out).split("train").index) == 16
+
+    def change(index):
+        index["label"][15] = 9
+        return index
+
+    change_index(out, change)
+    key = np.load(out / "train.index.npy")["key"][15].decode()
+    with pytest.raises(DataError, match=f"label 9 of sample '{key}'"):
+        open_set(out)
+
+
+@pytest.mark.parametrize("name", ["../train-000000.tar", "/etc/passwd", "a/../../b"])
+def test_a_manifest_names_no_file_outside_the_set(out, name):
+    change_manifest(out, lambda manifest: manifest["splits"]["train"]["shards"][0].update(name=name))
+    with pytest.raises(DataError, match="which is not inside the set"):
+        open_set(out)
+
+
+def test_a_shard_has_a_path_and_can_be_opened(out):
+    split = open_set(out).split("train")
+    assert split.shard_path(1) == out / "train-000001.tar"
+    with split.open_shard(0) as file:
+        assert file.read() == (out / "train-000000.tar").read_bytes()
+    (out / "train-000001.tar").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"train-000001\.tar has 5 bytes"):
+        split.shard_path(1)

@@ -1,5 +1,6 @@
 """Packing: the format on disk, the same bytes each time, whole or not at all, and the command line."""
 
+import hashlib
 import io
 import json
 import os
@@ -61,8 +62,11 @@ def test_the_manifest_describes_the_set(pets, tmp_path):
     found = manifest(tmp_path / "set")
     train = found["splits"]["train"]
     shards = train.pop("shards")
+    index = (tmp_path / "set" / "train.index.npy").read_bytes()
     assert train == {
         "index": "train.index.npy",
+        "index_bytes": len(index),
+        "index_sha256": hashlib.sha256(index).hexdigest(),
         "samples": 48,
         "labelled": 12,
         "per_class": {"cat": 4, "dog": 4, "eel": 4},

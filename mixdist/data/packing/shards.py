@@ -90,11 +90,14 @@ def write_index(
 ) -> dict[str, Any]:
     """Write the index of a split (``rows`` as ``index_dtype`` has them, at least one); return the manifest's entry."""
     index = np.array(rows, dtype=index_dtype(max(len(row[0]) for row in rows)))
-    with atomic(folder / f"{split}.index.npy") as file:
+    index_path = folder / f"{split}.index.npy"
+    with atomic(index_path) as file:
         np.save(file, index, allow_pickle=False)
     per_class = np.bincount(index["label"][index["label"] != UNLABELLED], minlength=len(classes))
     return {
-        "index": f"{split}.index.npy",
+        "index": index_path.name,
+        "index_bytes": index_path.stat().st_size,
+        "index_sha256": sha256_of(index_path),
         "samples": len(index),
         "labelled": int(per_class.sum()),
         "per_class": dict(zip(classes, per_class.tolist(), strict=True)),

@@ -1,0 +1,49 @@
+"""A lock between the processes and threads of one node: flock on a file, which the kernel frees if its owner dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[TextIO]:
+    """Wait for the exclusive lock on ``path``, give the open file, and remove it at the end.
+
+    One that a killed process left over is free and is taken like any other.
+    """
+    file = _acquire(path)
+    try:
+        yield file
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: those who wait see that the name is gone and open a new one
+        fcntl.flock(file, fcntl.LOCK_UN)  # a forked child has the same open file: closing alone would not free it
+        file.close()
+
+
+def is_held(path: Path) -> bool:
+    """Say whether a process holds the lock now; a left-over file is not held."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not disturb each other
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _acquire(path: Path) -> TextIO:
+    while True:
+        file = path.open("a+")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()  # its owner removed it while this one waited

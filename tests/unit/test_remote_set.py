@@ -1,0 +1,250 @@
+"""A packed set that lies on a server: opened by its manifest, verified, its shards fetched when they are asked for."""
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import s3fs
+from file_server import Fault, serving
+from moto.server import ThreadedMotoServer
+from packing import class_folders, run
+
+from mixdist.data.index import MANIFEST, open_set
+from mixdist.data.remote.download import Retry
+from mixdist.data.remote.node_cache import NodeCache
+from mixdist.data.remote.prefetch import prefetch
+from mixdist.errors import DataError, MixdistError, UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pets")
+    run(class_folders(root / "source", "cat", "dog"), root / "pets", shard_size=5)
+    return root / "pets"
+
+
+@pytest.fixture
+def server(folder):
+    with serving() as served:
+        served.files = {f"data/pets/{path.name}": path.read_bytes() for path in folder.iterdir()}
+        yield served
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return NodeCache(tmp_path / "cache", None, retry=Retry(attempts=2), sleep=lambda _: None)
+
+
+@pytest.fixture
+def s3(folder, monkeypatch):
+    """Serve the set as s3://bucket/data/pets; the bucket holds "other" too."""
+    service = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    service.start()
+    host, port = service.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    system = fsspec.filesystem("s3")
+    system.mkdir("bucket")
+    for path in folder.iterdir():
+        system.pipe(f"bucket/data/pets/{path.name}", path.read_bytes())
+    yield system
+    system.rm("bucket", recursive=True)  # moto keeps its state for the whole process
+    s3fs.S3FileSystem.clear_instance_cache()
+    service.stop()
+
+
+def change_manifest(server, change):
+    manifest = json.loads(server.files["data/pets/manifest.json"])
+    change(manifest)
+    server.files["data/pets/manifest.json"] = json.dumps(manifest).encode()
+
+
+def assert_same(found, folder):
+    local = open_set(folder)
+    assert (found.classes, found.mean, found.std, found.image_size) == (
+        *(local.classes, local.mean, local.std, local.image_size),
+    )
+    assert found.fingerprint == local.fingerprint
+    for name, split in local.splits.items():
+        np.testing.assert_array_equal(found.split(name).index, split.index)
+        for number, shard in enumerate(split.shards):
+            assert found.split(name).shard_path(number).read_bytes() == (folder / shard.name).read_bytes()
+            with found.split(name).open_shard(number) as file:
+                assert hashlib.sha256(file.read()).hexdigest() == shard.sha256
+
+
+def test_a_remote_set_is_the_local_one(server, folder, cache):
+    assert_same(open_set(f"{server.url}/data/pets", cache), folder)
+
+
+def test_a_set_in_a_bucket_is_the_local_one(s3, folder, cache):
+    found = open_set("s3://bucket/data/pets", cache)
+    assert found.location == "s3://bucket/data/pets"
+    assert_same(found, folder)
+
+
+def test_a_bucket_s_object_is_continued_after_a_kill_and_verified(s3, folder, cache):
+    split = open_set("s3://bucket/data/pets/", cache).split("train")
+    path = split.shard_path(0)
+    content = path.read_bytes()
+    path.unlink()
+    left = path.with_name(path.name + ".partial")
+    left.write_bytes(content[:1000])
+    assert split.shard_path(0).read_bytes() == content
+    path.unlink()
+    s3.pipe("bucket/data/pets/train-000000.tar", b"x" + content[1:])
+    with pytest.raises(DataError, match=r"s3://bucket/data/pets/train-000000\.tar is not .*expected sha256"):
+        split.shard_path(0)
+
+
+def test_a_missing_bucket_or_object_is_named(s3, cache):
+    for url in ("s3://nothing/here", "s3://bucket/data/cats"):
+        with pytest.raises(DataError, match=rf"{url}/manifest\.json cannot be read: there is no such file"):
+            open_set(url, cache)
+
+
+def test_opening_leaves_the_shards_where_they_are(server, cache):
+    open_set(f"{server.url}/data/pets", cache)
+    assert [asked.path.rpartition("/")[2] for asked in server.asked] == [
+        "manifest.json",
+        "train.index.npy",
+        "test.index.npy",
+    ]
+
+
+def test_the_manifest_is_read_anew_and_the_indexes_are_kept(server, cache):
+    found = open_set(f"{server.url}/data/pets", cache)
+    change_manifest(server, lambda manifest: manifest.update(classes=["chat", "chien"]))
+    again = open_set(f"{server.url}/data/pets", cache)
+    assert (found.classes, again.classes) == (("cat", "dog"), ("chat", "chien"))
+    assert len(server.requests("data/pets/train.index.npy")) == 1
+    assert json.loads((again.folder / MANIFEST).read_text())["classes"] == ["chat", "chien"]
+    assert again.folder.name == "pets"
+
+
+def test_a_shard_is_fetched_when_it_is_first_asked_for_and_once(server, cache):
+    split = open_set(f"{server.url}/data/pets", cache).split("train")
+    assert split.shard_path(1) == split.shard_path(1)
+    assert [asked.path for asked in server.asked if asked.path.endswith(".tar")] == ["data/pets/train-000001.tar"]
+
+
+def test_a_shard_that_is_not_the_manifest_s_is_refused(server, cache):
+    split = open_set(f"{server.url}/data/pets", cache).split("train")
+    server.files["data/pets/train-000001.tar"] = server.files["data/pets/train-000000.tar"]
+    with pytest.raises(DataError, match=r"/data/pets/train-000001\.tar is not the file that is wanted: expected "):
+        split.shard_path(1)
+
+
+def test_an_index_that_is_not_the_manifest_s_is_refused(server, cache):
+    server.files["data/pets/train.index.npy"] = server.files["data/pets/test.index.npy"]
+    with pytest.raises(DataError, match=r"train\.index\.npy is not the file that is wanted: expected \d+ bytes"):
+        open_set(f"{server.url}/data/pets", cache)
+
+
+def test_a_set_that_was_packed_before_indexes_had_checksums_is_refused(server, cache):
+    change_manifest(server, lambda manifest: manifest["splits"]["train"].pop("index_sha256"))
+    with pytest.raises(DataError, match="'index_sha256' is missing or malformed; pack the set again"):
+        open_set(f"{server.url}/data/pets", cache)
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "a/../../b", "", "a\nb", "a\0b"])
+def test_a_manifest_reaches_no_file_outside_its_set(server, cache, folder, name):
+    change_manifest(server, lambda manifest: manifest["splits"]["train"]["shards"][0].update(name=name))
+    with pytest.raises(DataError, match="which is not inside the set"):
+        open_set(f"{server.url}/data/pets", cache)
+    change_manifest(server, lambda manifest: manifest["splits"]["train"]["shards"][0].update(name="a"))
+    change_manifest(server, lambda manifest: manifest["splits"]["train"].update(index=name))
+    with pytest.raises(DataError, match="which is not inside the set"):
+        open_set(f"{server.url}/data/pets", cache)
+
+
+@pytest.mark.parametrize("change", [{"bytes": "9"}, {"bytes": -1}, {"sha256": "x"}, {"sha256": 5}, {"more": 1}])
+def test_a_malformed_shard_of_the_manifest_is_refused(server, cache, change):
+    change_manifest(server, lambda manifest: manifest["splits"]["train"]["shards"][0].update(change))
+    with pytest.raises(DataError, match="missing or malformed"):
+        open_set(f"{server.url}/data/pets", cache)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"<html>", b"[" * 100_000])
+def test_what_is_no_manifest_is_refused(server, cache, content):
+    server.files["data/pets/manifest.json"] = content
+    with pytest.raises(DataError, match=r"/data/pets/manifest\.json is not JSON"):
+        open_set(f"{server.url}/data/pets", cache)
+    assert not (cache.folder / "sets").exists()
+
+
+def test_messages_name_the_url_without_its_secrets(server, cache):
+    address = server.url.replace("://", "://user:secret@") + "/data/pets?token=secret"
+    found = open_set(address, cache)
+    assert found.location == f"{server.url}/data/pets"
+    assert found.split("train").describe(0).endswith(f" in {server.url}/data/pets/train-000000.tar")
+    with pytest.raises(DataError, match=f"{server.url}/data/pets has no extra split"):
+        found.split("extra")
+    assert "secret" not in repr(found)
+
+
+def test_a_remote_set_without_a_cache_is_refused(server):
+    with pytest.raises(UserError, match="is remote, and there is no cache folder"):
+        open_set(f"{server.url}/data/pets")
+    with pytest.raises(UserError, match=r"should begin with http://"):
+        open_set(Path(f"{server.url}/data/pets"))
+
+
+def test_a_cache_that_holds_less_than_the_set_serves_every_shard(server, folder, tmp_path):
+    largest = max(path.stat().st_size for path in folder.iterdir())
+    cache = NodeCache(tmp_path / "small", 2 * largest)
+    split = open_set(f"{server.url}/data/pets", cache).split("train")
+    for _ in range(2):
+        for number, shard in enumerate(split.shards):
+            with split.open_shard(number) as file:
+                assert file.read() == (folder / shard.name).read_bytes()
+    assert sum(path.stat().st_size for path in (cache.folder / "files").iterdir()) <= 2 * largest
+    assert len(split.index) == 16  # mapped, though its file was evicted
+    assert split.labels.tolist() == open_set(folder).split("train").labels.tolist()
+
+
+# Prefetch
+
+
+def test_prefetch_brings_shards_in_order(server, cache):
+    split = open_set(f"{server.url}/data/pets", cache).split("train")
+    prefetch(split, [2, 0], threading.Event())
+    assert [asked.path[-10:] for asked in server.asked if asked.path.endswith(".tar")] == ["000002.tar", "000000.tar"]
+    before = len(server.asked)
+    split.shard_path(0)
+    assert len(server.asked) == before
+
+
+def test_prefetch_leaves_errors_to_the_reader(server, cache):
+    split = open_set(f"{server.url}/data/pets", cache).split("train")
+    server.faults = [Fault(status=404)]
+    prefetch(split, [0, 1], threading.Event())
+    assert len(server.asked) == 5
+    server.always = Fault(status=503)
+    split.shard_path(1)
+    with pytest.raises(MixdistError, match=r"train-000000\.tar cannot be read"):
+        split.shard_path(0)
+
+
+def test_prefetch_stops_on_request(server, cache):
+    split = open_set(f"{server.url}/data/pets", cache).split("train")
+    stop = threading.Event()
+    server.faults = [Fault(after=stop.set)]
+    prefetch(split, [0, 1, 2], stop)
+    assert not [asked for asked in server.asked if asked.path.endswith(("000001.tar", "000002.tar"))]
+
+
+def test_prefetch_of_a_local_set_does_nothing(folder):
+    split = open_set(folder).split("train")
+    prefetch(split, [0, 1], threading.Event())
+    assert split.shard_path(1) == folder / "train-000001.tar"
