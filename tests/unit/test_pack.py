@@ -74,7 +74,14 @@ def test_the_manifest_describes_the_set(pets, tmp_path):
     assert found["classes"] == ["cat", "dog", "eel"]
     assert found["image_size"] == [4, 6]
     assert found["source"] == {"kind": "class-folders", "name": "pets"}
-    assert found["options"] == {"test_fraction": 0.2, "labelled_fraction": 0.25, "shard_size": 30, "seed": 3}
+    assert found["options"] == {
+        "test_fraction": 0.2,
+        "labelled_fraction": 0.25,
+        "shard_size": 30,
+        "seed": 3,
+        "video": None,
+        "fps": None,
+    }
     assert found["splits"]["test"]["per_class"] == {"cat": 4, "dog": 4, "eel": 4}
 
 

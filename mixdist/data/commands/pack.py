@@ -11,6 +11,7 @@ from mixdist.arguments import Parser
 from mixdist.data.packing.division import PackOptions
 from mixdist.data.packing.pack import pack
 from mixdist.data.packing.summary import print_summary
+from mixdist.data.packing.videos import CLIPS, FPS, FRAMES, VideoOptions
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
         shard_size=arguments.shard_size,
         seed=arguments.seed,
         overwrite=arguments.overwrite,
+        video=VideoOptions(arguments.video, arguments.fps),
         **({} if arguments.workers is None else {"workers": arguments.workers}),
     )
     print_summary(pack(arguments.source, arguments.out, options), arguments.out, Console())
@@ -42,5 +44,7 @@ def _parser() -> Parser:
     add("--shard-size", type=int, default=10_000, metavar="N", help="samples a shard (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="decides all shares and the order (default: %(default)s)")
     add("--workers", type=int, metavar="N", help="threads that decode (default: the number of cores)")
+    add("--video", choices=(FRAMES, CLIPS), help="pack videos as images or as clips (default: leave them out)")
+    add("--fps", type=float, metavar="F", help=f"images taken of each second of a video (default: {FPS:g})")
     add("--overwrite", action="store_true", help="replace OUT if it is a packed set")
     return parser

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mixdist.data.index import UNLABELLED
+from mixdist.data.packing.drawing import draw, units_per_class
 from mixdist.data.packing.folders import Sample
 from mixdist.data.packing.sources import Source
-from mixdist.data.subset import smallest_fraction, stratified
+from mixdist.data.packing.videos import VideoOptions
+from mixdist.data.subset import smallest_fraction
 from mixdist.errors import UserError
 from mixdist.keyed import make_key, permutation
 
@@ -27,6 +29,7 @@ class PackOptions:
     seed: int = 0
     overwrite: bool = False
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    video: VideoOptions = field(default_factory=VideoOptions)
 
     def check(self) -> None:
         """Refuse values out of range with a ``UserError``."""
@@ -41,6 +44,7 @@ class PackOptions:
         for option, value in (("--shard-size", self.shard_size), ("--workers", self.workers)):
             if value < 1:
                 raise UserError(f"{option} {value} is out of range; it should be 1 or more")
+        self.video.check()
 
 
 def share_for_test(source: Source, options: PackOptions) -> float | None:
@@ -89,7 +93,7 @@ def _order(samples: list[Sample], split: str, seed: int) -> list[int]:
 
 def _move_to_test(source: Source, share: float, seed: int) -> dict[str, list[Sample]]:
     samples = source.splits["train"]
-    moved = set(stratified([sample.label for sample in samples], share, seed, "test").tolist())
+    moved = set(draw(samples, share, seed, "test").tolist())
     train = [sample for row, sample in enumerate(samples) if row not in moved]
     test = [sample for row, sample in enumerate(samples) if row in moved]
     left = np.bincount([sample.label for sample in train], minlength=len(source.classes))
@@ -99,7 +103,7 @@ def _move_to_test(source: Source, share: float, seed: int) -> dict[str, list[Sam
             f"lower it or add images"
         )
     if not test:
-        largest = max(np.bincount([sample.label for sample in samples]).tolist())
+        largest = int(units_per_class(samples, len(source.classes)).max())
         raise UserError(
             f"--test-fraction {share} moves no image to test, the largest class having {largest}; "
             f"use {smallest_fraction(largest)} or more, or 0 for no test split"
@@ -113,9 +117,9 @@ def _keep_labels(source: Source, samples: list[Sample], options: PackOptions) ->
         raise UserError(f"--labelled-fraction {fraction} makes no sense for {source.name}: its images have no labels")
     labels = np.array([sample.label for sample in samples])
     kept = np.zeros(len(labels), dtype=bool)
-    kept[stratified(labels, fraction, options.seed, "labelled")] = True
+    kept[draw(samples, fraction, options.seed, "labelled")] = True
     if not np.bincount(labels[kept], minlength=len(source.classes)).all():
-        counts = np.bincount(labels)
+        counts = units_per_class(samples, len(source.classes))
         fewest = int(counts.argmin())
         raise UserError(
             f"--labelled-fraction {fraction} leaves class {source.classes[fewest]} ({counts[fewest]} train images) "

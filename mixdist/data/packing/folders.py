@@ -11,6 +11,7 @@ from pathlib import Path
 from mixdist.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Sample:
     path: str  #: the file, or what to call the image in a message
     metadata: str | None = None  #: the .json file beside the image
     content: bytes | None = None  #: the encoded image where no file holds it
+    video: str | None = None  #: the video file that it is, or that it is a frame of
 
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
@@ -45,8 +47,14 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def is_image(file: str) -> bool:
-    """Tell by its extension whether a file is taken for an image."""
-    return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a million names: Path is 10x slower)
+    """Tell by its extension whether a file is taken for an image or a video."""
+    suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 (a million names: Path is 10x slower)
+    return suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES
+
+
+def is_video(file: str) -> bool:
+    """Tell by its extension whether a file is taken for a video."""
+    return os.path.splitext(file)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122
 
 
 def leave_out(files: list[str], left_out: Counter[str]) -> None:
@@ -78,7 +86,8 @@ def find_images(
     sidecars = {Path(file).stem: file for file in files if file.lower().endswith(".json")}
     for file, stem in zip(images, stems, strict=True):
         metadata = str(folder / sidecars[stem]) if stem in sidecars else None
-        yield Sample(f"{name}{stem}", label, str(folder / file), metadata)
+        path = str(folder / file)
+        yield Sample(f"{name}{stem}", label, path, metadata, video=path if is_video(file) else None)
     used = {*images, *(sidecars[stem] for stem in stems if stem in sidecars)}
     leave_out([file for file in files if file not in used], left_out)
     for below in folders:

@@ -15,12 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mixdist.data.index import FORMAT, MANIFEST, VERSION
 from mixdist.data.packing.division import PackOptions, divide, share_for_test
-from mixdist.data.packing.encode import encode
 from mixdist.data.packing.folders import Sample
 from mixdist.data.packing.measure import Measure
 from mixdist.data.packing.shards import Member, write_split
 from mixdist.data.packing.sources import DIGITS, Source, read_source
 from mixdist.data.packing.staging import check_target, staged
+from mixdist.data.packing.videos import encode_sample, without_videos
 from mixdist.errors import UserError
 from mixdist.files import write_json
 
@@ -51,10 +51,10 @@ def pack(source: str, out: Path, options: PackOptions) -> Packed:
     check_target(out, options.overwrite)
     if source != DIGITS:
         _refuse_overlap(Path(source), out)
-    found = read_source(source)
-    splits = divide(found, options)
-    with staged(out) as folder, _progress() as progress:
-        manifest = _write(folder, found, splits, options, progress)
+    with without_videos(read_source(source), options.video, out, options.workers) as found:
+        splits = divide(found, options)
+        with staged(out) as folder, _progress() as progress:
+            manifest = _write(folder, found, splits, options, progress)
     return Packed(manifest, found.left_out)
 
 
@@ -82,6 +82,8 @@ def _write(
             "labelled_fraction": options.labelled_fraction,
             "shard_size": options.shard_size,
             "seed": options.seed,
+            "video": options.video.kept,
+            "fps": options.video.rate,
         },
     }
     write_json(folder / MANIFEST, manifest)  # last: a folder without it is not a set
@@ -89,7 +91,7 @@ def _write(
 
 
 def _members(samples: list[Sample], measure: Measure, workers: int) -> Generator[Member]:
-    with closing(_in_order(encode, samples, workers)) as images:
+    with closing(_in_order(encode_sample, samples, workers)) as images:
         for sample, image in zip(samples, images, strict=True):
             measure.add(image)
             yield Member(sample.key, sample.label, image)
