@@ -169,6 +169,14 @@ def test_without_the_option_videos_are_left_out_and_counted(films, tmp_path):
     assert done.manifest["splits"]["train"]["samples"] == 4
 
 
+@pytest.mark.parametrize("video", [VideoOptions(), FRAMES])
+def test_a_video_beside_the_class_folders_is_left_out(films, tmp_path, video):
+    write_images(tmp_path / "source", "cat/a.png", "dog/b.png")
+    shutil.copy(films / "cat/0.mp4", tmp_path / "source/trailer.mp4")
+    done = run(tmp_path / "source", tmp_path / "set", video=video, test_fraction=0)
+    assert done.left_out == {".mp4": 1}
+
+
 def test_a_class_of_videos_alone_asks_for_the_option(films, tmp_path):
     write_images(tmp_path / "source", "cat/a.png")
     shutil.copytree(films / "dog", tmp_path / "source/dog", ignore=shutil.ignore_patterns("*.png"))

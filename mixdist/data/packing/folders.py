@@ -47,9 +47,8 @@ def entries(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def is_image(file: str) -> bool:
-    """Tell by its extension whether a file is taken for an image or a video."""
-    suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 (a million names: Path is 10x slower)
-    return suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES
+    """Tell by its extension whether a file is taken for an image."""
+    return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a million names: Path is 10x slower)
 
 
 def is_video(file: str) -> bool:
@@ -65,7 +64,7 @@ def leave_out(files: list[str], left_out: Counter[str]) -> None:
 def find_images(
     folder: Path, label: int, left_out: Counter[str], name: str = "", above: tuple[str, ...] = ()
 ) -> Iterator[Sample]:
-    """Yield the images of a folder and of all folders below it, by name.
+    """Yield the images and videos of a folder and of all folders below it, by name.
 
     Args:
         folder: where to look; links are followed.
@@ -81,7 +80,7 @@ def find_images(
     if real in above:
         raise UserError(f"{folder} is a link to a folder above it; remove the link")
     folders, files = entries(folder)
-    images = [file for file in files if is_image(file)]
+    images = [file for file in files if is_image(file) or is_video(file)]
     stems = [Path(file).stem for file in images]
     sidecars = {Path(file).stem: file for file in files if file.lower().endswith(".json")}
     for file, stem in zip(images, stems, strict=True):

@@ -25,7 +25,7 @@ def print_summary(packed: Packed, out: Path, console: Console) -> None:
     if packed.left_out:
         counts = ", ".join(f"{count} {what}" for what, count in packed.left_out.most_common())
         _line(console, f"files left out: {counts}")
-    if any(suffix in VIDEO_SUFFIXES for suffix in packed.left_out):
+    if manifest["options"]["video"] is None and any(suffix in VIDEO_SUFFIXES for suffix in packed.left_out):
         _line(console, "videos are left out by default; add --video frames to pack images of them, or --video clips")
     # A set without labels serves D_ssl only, beside a labelled set.
     data = "--data.sl" if manifest["classes"] else "--data.sl LABELLED_SET --data.ssl"

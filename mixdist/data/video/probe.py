@@ -14,7 +14,7 @@ from mixdist.data.video.command import MAX_SECONDS, arguments
 from mixdist.data.video.process import Content, first_words, run
 
 MAX_FRAMES = 100_000
-TIMEOUT_S = 1800.0  # for a whole clip; two hours of full HD decode in half of it on one core
+TIMEOUT_S = 1800.0  # for a whole clip, of MAX_FRAMES at most
 LINE = 200  # bytes: more than ffmpeg writes of a frame
 CUT_SHORT = ("ended prematurely", "partial file")  # ffmpeg says so, and ends as if all was well
 
