@@ -243,16 +243,6 @@ def test_even_a_playlist_that_is_read_as_one_opens_no_file_and_no_address(server
     assert server.requests == 0
 
 
-def test_a_quicktime_file_that_refers_to_another_file_gets_nothing_of_it(tmp_path, clip):
-    alias = clip.replace(b"url \0\0\0\1", b"url \0\0\0\0")  # "the media lie elsewhere", and no address follows
-    assert alias != clip
-    try:
-        found = probe(alias).frames
-    except ValueError:
-        found = 0
-    assert found in (0, 30)  # refused, or its own frames
-
-
 def test_containers_are_told_by_content(tmp_path):
     for name, options, expected in (
         ("a.mp4", H264, MP4),

@@ -51,9 +51,10 @@ def pack(source: str, out: Path, options: PackOptions) -> Packed:
     check_target(out, options.overwrite)
     if source != DIGITS:
         _refuse_overlap(Path(source), out)
-    with without_videos(read_source(source), options.video, out, options.workers) as found:
+    listed = read_source(source)
+    with _progress() as progress, without_videos(listed, options.video, out, options.workers, progress) as found:
         splits = divide(found, options)
-        with staged(out) as folder, _progress() as progress:
+        with staged(out) as folder:
             manifest = _write(folder, found, splits, options, progress)
     return Packed(manifest, found.left_out)
 

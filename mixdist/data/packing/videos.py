@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
+from rich.progress import Progress
 
 from mixdist.data.packing.encode import MAX_BYTES, MAX_SIDE, Encoded, channel_sums, encode, read_metadata
 from mixdist.data.packing.folders import Sample
@@ -55,7 +56,9 @@ class VideoOptions:
 
 
 @contextmanager
-def without_videos(source: Source, options: VideoOptions, out: Path, workers: int) -> Iterator[Source]:
+def without_videos(
+    source: Source, options: VideoOptions, out: Path, workers: int, progress: Progress
+) -> Iterator[Source]:
     """Give the source with its videos left out, taken apart into images, or as clips, as the options say.
 
     The images lie in a folder beside ``out``, OUT.frames.partial, until the block ends.
@@ -76,7 +79,7 @@ def without_videos(source: Source, options: VideoOptions, out: Path, workers: in
         try:
             try:
                 folder.mkdir(parents=True)
-                apart = _apart(source, partial(_take_apart, folder=folder, fps=options.rate), workers)
+                apart = _apart(source, partial(_take_apart, folder=folder, fps=options.rate), workers, progress)
             except OSError as error:
                 raise UserError(f"{folder} cannot be written: {error}") from error
             yield apart
@@ -97,12 +100,13 @@ def _left_out(source: Source) -> Source:
     return replace(source, splits=splits, left_out=source.left_out + counted)
 
 
-def _apart(source: Source, take_apart: Callable[[Sample], list[Sample]], workers: int) -> Source:
+def _apart(source: Source, take_apart: Callable[[Sample], list[Sample]], workers: int, progress: Progress) -> Source:
     splits = {}
     with ThreadPoolExecutor(workers) as pool:
         try:
             for name, samples in source.splits.items():
-                images = [image for part in pool.map(take_apart, samples) for image in part]
+                parts = progress.track(pool.map(take_apart, samples), len(samples), description=f"videos of {name}")
+                images = [image for part in parts for image in part]
                 keys = unique_keys(image.key for image in images)
                 splits[name] = [replace(image, key=key) for key, image in zip(keys, images, strict=True)]
         except BaseException:
