@@ -87,6 +87,8 @@ def test_the_manifest_describes_the_set(pets, tmp_path):
         "quality": None,
         "path_column": None,
         "label_column": None,
+        "video": None,
+        "fps": None,
         "seed": 3,
     }
     assert found["splits"]["test"]["per_class"] == {"cat": 4, "dog": 4, "eel": 4}

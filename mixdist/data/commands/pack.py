@@ -15,6 +15,7 @@ from mixdist.data.packing.pack import pack
 from mixdist.data.packing.reading import Reading
 from mixdist.data.packing.reencode import QUALITY, Encoding
 from mixdist.data.packing.summary import print_summary
+from mixdist.data.packing.videos import CLIPS, FPS, FRAMES, VideoOptions
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
         overwrite=arguments.overwrite,
         reading=Reading(arguments.root, arguments.path_column, arguments.label_column, arguments.download),
         encoding=Encoding(arguments.resize, arguments.quality, arguments.keep_bytes),
+        video=VideoOptions(arguments.video, arguments.fps),
         **({} if arguments.workers is None else {"workers": arguments.workers}),
     )
     print_summary(pack(arguments.source, arguments.out, options), arguments.out, Console())
@@ -56,6 +58,8 @@ def _parser() -> Parser:
     add("--shard-bytes", type=_bytes, metavar="SIZE", help="bytes a shard, as in 64MB (default: no limit)")
     add("--seed", type=int, default=0, metavar="N", help="decides all shares and the order (default: %(default)s)")
     add("--workers", type=int, metavar="N", help="threads that decode (default: the number of cores)")
+    add("--video", choices=(FRAMES, CLIPS), help="pack videos as images or as clips (default: leave them out)")
+    add("--fps", type=float, metavar="F", help=f"images taken of each second of a video (default: {FPS:g})")
     add("--overwrite", action="store_true", help="replace OUT if it is a packed set")
     return parser
 

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mixdist.data.index import UNLABELLED
+from mixdist.data.packing.drawing import draw, units_per_class
 from mixdist.data.packing.folders import Sample
 from mixdist.data.packing.reading import Reading
 from mixdist.data.packing.reencode import Encoding
 from mixdist.data.packing.shards import SMALLEST_TAR
 from mixdist.data.packing.sources import Source
-from mixdist.data.subset import smallest_fraction, stratified
+from mixdist.data.packing.videos import VideoOptions
+from mixdist.data.subset import smallest_fraction
 from mixdist.errors import UserError
 from mixdist.keyed import make_key, permutation
 
@@ -34,6 +36,7 @@ class PackOptions:
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     reading: Reading = field(default_factory=Reading)
     encoding: Encoding = field(default_factory=Encoding)
+    video: VideoOptions = field(default_factory=VideoOptions)
 
     def check(self) -> None:
         """Refuse values out of range with a ``UserError``."""
@@ -54,6 +57,7 @@ class PackOptions:
                 f"is smaller"
             )
         self.encoding.check()
+        self.video.check()
 
 
 def share_for_test(source: Source, options: PackOptions) -> float | None:
@@ -102,9 +106,8 @@ def _order(samples: list[Sample], split: str, seed: int) -> list[int]:
 
 def _move_to_test(source: Source, share: float, seed: int) -> dict[str, list[Sample]]:
     samples = source.splits["train"]
-    labels = np.array([sample.label for sample in samples])
-    drawn = stratified(labels, share, seed, "test")
-    moved = set(drawn[labels[drawn] != UNLABELLED].tolist())  # nothing can be tested on what has no label
+    drawn = draw(samples, share, seed, "test").tolist()
+    moved = {row for row in drawn if samples[row].label != UNLABELLED}  # nothing can be tested on what has no label
     train = [sample for row, sample in enumerate(samples) if row not in moved]
     test = [sample for row, sample in enumerate(samples) if row in moved]
     left = _per_class(source, train)
@@ -114,7 +117,7 @@ def _move_to_test(source: Source, share: float, seed: int) -> dict[str, list[Sam
             f"lower it or add images"
         )
     if not test:
-        largest = int(_per_class(source, samples).max())
+        largest = int(units_per_class(samples, len(source.classes)).max())
         raise UserError(
             f"--test-fraction {share} moves no image to test, the largest class having {largest}; "
             f"use {smallest_fraction(largest)} or more, or 0 for no test split"
@@ -128,9 +131,9 @@ def _keep_labels(source: Source, samples: list[Sample], options: PackOptions) ->
         raise UserError(f"--labelled-fraction {fraction} makes no sense for {source.name}: its images have no labels")
     labels = np.array([sample.label for sample in samples])
     kept = np.zeros(len(labels), dtype=bool)
-    kept[stratified(labels, fraction, options.seed, "labelled")] = True
+    kept[draw(samples, fraction, options.seed, "labelled")] = True
     left = [sample for sample, keep in zip(samples, kept, strict=True) if keep]
-    counts = _per_class(source, samples)
+    counts = units_per_class(samples, len(source.classes))
     lost = np.flatnonzero((_per_class(source, left) == 0) & (counts > 0))
     if len(lost):
         fewest = int(lost[counts[lost].argmin()])

@@ -33,6 +33,7 @@ class Encoded:
     metadata: bytes | None = None
     frames: int = 1  #: of a video clip; 1 for a still image
     milliseconds: int = 0  #: length of a video clip; 0 for a still image
+    measured: int = 1  #: frames that ``sums`` covers
 
 
 def encode(sample: Sample, encoding: Encoding) -> Encoded:
@@ -49,7 +50,7 @@ def encode(sample: Sample, encoding: Encoding) -> Encoded:
         encoded = examine(reencode(content, extension, encoding)[0])
     except (OSError, ValueError) as error:
         raise DataError(f"{sample.origin}image {sample.path} cannot be read: {error}; repair or remove it") from error
-    return replace(encoded, metadata=_read_metadata(sample.metadata))
+    return replace(encoded, metadata=read_metadata(sample.metadata))
 
 
 def examine(content: bytes) -> Encoded:
@@ -65,9 +66,13 @@ def examine(content: bytes) -> Encoded:
     height, width, _ = image.shape
     if max(height, width) > MAX_SIDE or len(content) > MAX_BYTES:
         raise ValueError(f"{width} x {height} pixels in {len(content)} bytes are more than the index can hold")
+    return Encoded(content, extension, height, width, channel_sums(image))
+
+
+def channel_sums(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """Return the sums of an image's values and of their squares by channel, shape [2, 3]."""
     squares = np.square(image, dtype=np.uint32)
-    sums = np.stack([values.sum(axis=(0, 1), dtype=np.uint64) for values in (image, squares)])
-    return Encoded(content, extension, height, width, sums)
+    return np.stack([values.sum(axis=(0, 1), dtype=np.uint64) for values in (image, squares)])
 
 
 def image_type(content: bytes) -> str | None:
@@ -96,7 +101,12 @@ def _as_png(content: bytes) -> bytes:
     return file.getvalue()
 
 
-def _read_metadata(path: str | None) -> bytes | None:
+def read_metadata(path: str | None) -> bytes | None:
+    """Return the bytes of a .json file, where there is one.
+
+    Raises:
+        DataError: it is not JSON.
+    """
     if path is None:
         return None
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from mixdist.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Sample:
     metadata: str | None = None  #: the .json file beside the image
     content: Callable[[], bytes] | None = None  #: makes the encoded image where no file holds it
     origin: str = ""  #: what a message begins with: the table's line that names the image
+    video: str | None = None  #: the video file that it is, or that it is a frame of
 
 
 def entries(folder: Path) -> tuple[list[str], list[str]]:
@@ -50,6 +52,11 @@ def is_image(file: str) -> bool:
     return os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a million names: Path is 10x slower)
 
 
+def is_video(file: str) -> bool:
+    """Tell by its extension whether a file is taken for a video."""
+    return os.path.splitext(file)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122
+
+
 def leave_out(files: list[str], left_out: Counter[str]) -> None:
     """Count files that are no samples by their extension, for the closing summary."""
     left_out.update(Path(file).suffix.lower() or "no extension" for file in files)
@@ -58,7 +65,7 @@ def leave_out(files: list[str], left_out: Counter[str]) -> None:
 def find_images(
     folder: Path, label: int, left_out: Counter[str], name: str = "", above: tuple[str, ...] = ()
 ) -> Iterator[Sample]:
-    """Yield the images of a folder and of all folders below it, by name.
+    """Yield the images and videos of a folder and of all folders below it, by name.
 
     Args:
         folder: where to look; links are followed.
@@ -74,12 +81,13 @@ def find_images(
     if real in above:
         raise UserError(f"{folder} is a link to a folder above it; remove the link")
     folders, files = entries(folder)
-    images = [file for file in files if is_image(file)]
+    images = [file for file in files if is_image(file) or is_video(file)]
     stems = [Path(file).stem for file in images]
     sidecars = {Path(file).stem: file for file in files if file.lower().endswith(".json")}
     for file, stem in zip(images, stems, strict=True):
         metadata = str(folder / sidecars[stem]) if stem in sidecars else None
-        yield Sample(f"{name}{stem}", label, str(folder / file), metadata)
+        path = str(folder / file)
+        yield Sample(f"{name}{stem}", label, path, metadata, video=path if is_video(file) else None)
     used = {*images, *(sidecars[stem] for stem in stems if stem in sidecars)}
     leave_out([file for file in files if file not in used], left_out)
     for below in folders:

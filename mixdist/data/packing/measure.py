@@ -17,9 +17,9 @@ class Measure:
         self._squares = [0, 0, 0]
 
     def add(self, image: Encoded) -> None:
-        """Add one image."""
+        """Add one image, or those frames of a clip that were measured."""
         self.sizes.add((image.height, image.width))
-        self._pixels += image.height * image.width
+        self._pixels += image.height * image.width * image.measured
         for channel in range(3):
             self._sums[channel] += int(image.sums[0, channel])
             self._squares[channel] += int(image.sums[1, channel])

@@ -16,12 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mixdist.data.index import FORMAT, MANIFEST, VERSION
 from mixdist.data.packing.division import PackOptions, divide, share_for_test
-from mixdist.data.packing.encode import encode
 from mixdist.data.packing.folders import Sample
 from mixdist.data.packing.measure import Measure
 from mixdist.data.packing.shards import Limits, Member, write_split
 from mixdist.data.packing.sources import Source, is_place, read_source
 from mixdist.data.packing.staging import check_target, staged
+from mixdist.data.packing.videos import encode_sample, without_videos
 from mixdist.errors import UserError
 from mixdist.files import write_json
 
@@ -51,10 +51,14 @@ def pack(source: str, out: Path, options: PackOptions) -> Packed:
     options.check()
     check_target(out, options.overwrite)
     _refuse_overlap(source, options.reading.root, out)
-    found = read_source(source, options.reading)
-    splits = divide(found, options)
-    with staged(out) as folder, progress_bar("packing") as progress:
-        manifest = _write(folder, found, splits, options, progress)
+    listed = read_source(source, options.reading)
+    with (
+        progress_bar("packing") as progress,
+        without_videos(listed, options.video, out, options.workers, progress) as found,
+    ):
+        splits = divide(found, options)
+        with staged(out) as folder:
+            manifest = _write(folder, found, splits, options, progress)
     return Packed(manifest, found.left_out)
 
 
@@ -77,6 +81,8 @@ def _write(
         "quality": options.encoding.quality,
         "path_column": options.reading.path_column,
         "label_column": options.reading.label_column,
+        "video": options.video.kept,
+        "fps": options.video.rate,
         "seed": options.seed,
     }
     return write_manifest(
@@ -110,7 +116,7 @@ def write_manifest(
 
 
 def _members(samples: list[Sample], measure: Measure, options: PackOptions) -> Generator[Member]:
-    with closing(in_order(partial(encode, encoding=options.encoding), samples, options.workers)) as images:
+    with closing(in_order(partial(encode_sample, encoding=options.encoding), samples, options.workers)) as images:
         for sample, image in zip(samples, images, strict=True):
             measure.add(image)
             yield Member(sample.key, sample.label, image)

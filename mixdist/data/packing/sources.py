@@ -9,7 +9,7 @@ from pathlib import Path
 from mixdist.data.index import UNLABELLED
 from mixdist.data.packing.annotations import ANNOTATIONS, annotated_samples
 from mixdist.data.packing.digits import CLASSES, digit_samples
-from mixdist.data.packing.folders import IMAGE_SUFFIXES, Sample, entries, find_images, is_image, leave_out
+from mixdist.data.packing.folders import IMAGE_SUFFIXES, Sample, entries, find_images, is_image, is_video, leave_out
 from mixdist.data.packing.keys import unique_keys
 from mixdist.data.packing.reading import NOTHING_SAID, Reading
 from mixdist.data.packing.tables import TABLE_SUFFIXES, is_table, read_table
@@ -71,7 +71,7 @@ def _folder(source: str) -> Source:
             f"{PREFIX}NAME or the word '{DIGITS}'{nearest(source, [DIGITS])}"
         )
     folders, files = entries(folder)
-    images = [file for file in files if is_image(file)]
+    images = [file for file in files if is_image(file) or is_video(file)]
     held_out = [name for name in TEST_FOLDERS if name in folders]
     if "train" in folders and held_out:
         return _split_folders(folder, folders, files)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mixdist.data.packing.folders import VIDEO_SUFFIXES
 from mixdist.data.packing.pack import Packed
 
 
@@ -24,6 +25,10 @@ def print_summary(packed: Packed, out: Path, console: Console) -> None:
     if packed.left_out:
         counts = ", ".join(f"{count} {what}" for what, count in packed.left_out.most_common())
         print_line(console, f"files left out: {counts}")
+    if manifest["options"]["video"] is None and any(suffix in VIDEO_SUFFIXES for suffix in packed.left_out):
+        print_line(
+            console, "videos are left out by default; add --video frames to pack images of them, or --video clips"
+        )
     # A set without labels serves D_ssl only, beside a labelled set.
     data = "--data.sl" if manifest["classes"] else "--data.sl LABELLED_SET --data.ssl"
     print_line(
