@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from benchmarks.loader_child import Job, Measured
-from benchmarks.loader_formats import last_line, work_folder, write_format
+from benchmarks.loader_formats import BATCH, last_line, work_folder, write_format
 from benchmarks.loader_report import Case, Results, print_table, to_json
 from benchmarks.loader_rows import ROWS, TASKS, Row
 from mixdist.arguments import Parser
@@ -24,31 +25,53 @@ from mixdist.files import write_json
 
 TIMEOUT_S = 300  # for one measurement; the slowest take a tenth of it
 
-FULL = {"images": 20_000, "rounds": 3, "seconds": 4.0, "cores": [1, 2]}
-QUICK = {"images": 5_120, "rounds": 1, "seconds": 1.5, "cores": [1]}
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured; each field is an option of its name."""
+
+    images: int
+    rounds: int
+    seconds: float
+    cores: list[int]
+
+    def check(self) -> None:
+        """Refuse values out of range with a ``UserError``."""
+        if self.images < BATCH:
+            raise UserError(f"--images {self.images} is less than a batch of {BATCH}")
+        if self.rounds < 1:
+            raise UserError(f"--rounds {self.rounds} is out of range; it should be 1 or more")
+        available = len(os.sched_getaffinity(0))
+        for cores in self.cores:
+            if not 1 <= cores <= available:
+                raise UserError(f"--cores {cores} is out of range; this process may use 1 to {available}")
+
+
+FULL = Settings(images=20_000, rounds=3, seconds=4.0, cores=[1, 2])
+QUICK = Settings(images=5_120, rounds=1, seconds=1.5, cores=[1])
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure what the command line names; return the exit code."""
     arguments = _parser().parse_args(argv)
-    settings = QUICK if arguments.quick else FULL
-    for name in ("images", "rounds", "seconds", "cores"):
-        if getattr(arguments, name) is not None:
-            settings = settings | {name: getattr(arguments, name)}
+    default = QUICK if arguments.quick else FULL
+    given = {field.name: getattr(arguments, field.name) for field in fields(Settings)}
+    settings = replace(default, **{name: value for name, value in given.items() if value is not None})
+    settings.check()
     rows = _chosen("--rows", arguments.rows, {row.name: row for row in ROWS})
     tasks = _chosen("--tasks", arguments.tasks, {task: task for task in TASKS})
-    console = Console()
     work = arguments.work or Path(tempfile.gettempdir()) / f"mixdist-benchmarks-{os.getuid()}"
-    folder, images = work_folder(arguments.data, work, int(settings["images"]))  # type: ignore[call-overload]
+    folder, images = work_folder(arguments.data, work, settings.images)
+    settings = replace(settings, images=images)
     missing = {row.name: why for row in rows if (why := row.missing or write_format(row, folder))}
-    results = Results(settings | {"images": images, "batch": 256, "quick": arguments.quick}, missing)
-    for case in _cases(tasks, settings["cores"]):  # type: ignore[arg-type]
-        taking_part = [row for row in rows if case.task in row.tasks and row.name not in results.missing]
-        for round_number in range(int(settings["rounds"])):  # type: ignore[call-overload]
-            for row in taking_part:
-                if row.name not in results.missing:
+    results = Results(asdict(settings) | {"batch": BATCH, "quick": arguments.quick}, missing)
+    console = Console()
+    for case in _cases(tasks, settings.cores):
+        for round_number in range(settings.rounds):
+            for row in (row for row in rows if case.task in row.tasks):
+                if row.name not in results.absent(case):
                     console.print(f"{case.name}, round {round_number + 1}: {row.name}", style="dim", highlight=False)
-                    _measure(row, case, folder, images, float(settings["seconds"]), results)  # type: ignore[arg-type]
+                    _measure(row, case, folder, settings, results)
         print_table(case, results, console)
     if arguments.json:
         write_json(arguments.json, to_json(results))
@@ -59,14 +82,12 @@ def _cases(tasks: Sequence[str], cores: Sequence[int]) -> Iterator[Case]:
     allowed = sorted(os.sched_getaffinity(0))
     for task in tasks:
         for count in cores:
-            if not 1 <= count <= len(allowed):
-                raise UserError(f"--cores {count}: this machine lets us use {len(allowed)}")
             yield Case(task, allowed[-count:])
 
 
-def _measure(row: Row, case: Case, folder: Path, images: int, seconds: float, results: Results) -> None:
+def _measure(row: Row, case: Case, folder: Path, settings: Settings, results: Results) -> None:
     """Add one measurement of a row in a process of its own, or why there is none."""
-    job = Job(row.way, str(folder / row.source), case.task, case.cores, images, seconds)
+    job = Job(row.way, str(folder / row.source), case.task, case.cores, settings.images, settings.seconds)
     environment = os.environ | {"OMP_NUM_THREADS": str(len(case.cores)), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "benchmarks.loader_child", json.dumps(asdict(job))]
     process = subprocess.Popen(
@@ -77,19 +98,19 @@ def _measure(row: Row, case: Case, folder: Path, images: int, seconds: float, re
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # its own session: the child and its workers
         process.communicate()
-        results.missing[row.name] = f"no end after {TIMEOUT_S} s in {case.name}"
+        results.fail(case, row, f"no end after {TIMEOUT_S} s")
         return
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     lines = [line for line in out.splitlines() if line.startswith('{"images_per_s"')]
     if process.returncode or not lines:
-        results.missing[row.name] = f"failed in {case.name}: {last_line(err)}"
+        results.fail(case, row, f"failed: {last_line(err)}")
         return
     results.add(case, row, Measured(**json.loads(lines[-1])))
 
 
-def _chosen(option: str, names: str | None, known: dict[str, object]) -> list:  # type: ignore[type-arg]
+def _chosen(option: str, names: str | None, known: dict[str, Any]) -> list[Any]:
     if names is None:
         return list(known.values())
     for name in names.split(","):

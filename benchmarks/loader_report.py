@@ -51,12 +51,22 @@ class Results:
     """All measurements so far."""
 
     settings: dict[str, Any]
-    missing: dict[str, str]  #: row -> why it has no figures
+    missing: dict[str, str]  #: row -> why it cannot be measured here
     measured: dict[str, dict[str, list[Measured]]] = field(default_factory=dict)  #: case -> row -> a round each
+    failed: dict[str, dict[str, str]] = field(default_factory=dict)  #: case -> row -> how its measurement failed
 
     def add(self, case: Case, row: Row, measured: Measured) -> None:
         """Add a round of a row."""
         self.measured.setdefault(case.name, {}).setdefault(row.name, []).append(measured)
+
+    def fail(self, case: Case, row: Row, why: str) -> None:
+        """Give a row up for this case, whatever earlier rounds measured."""
+        self.failed.setdefault(case.name, {})[row.name] = why
+        self.measured.setdefault(case.name, {}).pop(row.name, None)
+
+    def absent(self, case: Case) -> dict[str, str]:
+        """Return why rows have no figures in a case."""
+        return self.missing | self.failed.get(case.name, {})
 
     def figures(self, case: str) -> dict[str, Figure]:
         """Return the figures of a case by row."""
@@ -93,9 +103,8 @@ def print_table(case: Case, results: Results, console: Console) -> None:
         spread = f"{figure.low:,.0f} - {figure.high:,.0f}"
         style = "bold" if name == "mixdist" else ""
         table.add_row(label, f"{figure.images_per_s:,.0f}", spread, *ratios, f"{figure.peak_rss_mb:,.0f}", style=style)
-    for row in ROWS:
-        if row.name in results.missing and case.task in row.tasks:
-            notes.append(f"{row.name}: {results.missing[row.name]}")
+    absent = results.absent(case)
+    notes += [f"{row.name}: {absent[row.name]}" for row in ROWS if row.name in absent and case.task in row.tasks]
     if any(figure.disturbed for figure in figures.values()):
         notes.append(f"~ other processes took over {DISTURBED:.0%} of the cores: measure again on a quiet machine")
     console.print(table)
@@ -128,7 +137,7 @@ def _case_json(case: str, results: Results) -> dict[str, Any]:
         for key in ("images_per_s", "low", "high", "stretches", "disturbed", "peak_rss_mb")
     }
     differs = {row.name: row.differs[task] for row in ROWS if row.name in figures and task in row.differs}
-    return by_row | {"less_work": differs}
+    return by_row | {"less_work": differs, "failed": results.failed.get(case, {})}
 
 
 def _mixdist_ratios(figures: dict[str, Figure]) -> dict[str, float]:

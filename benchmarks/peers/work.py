@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -30,10 +30,10 @@ GEOMETRY = v2.Compose(
 )
 
 
-def documented(task: Task) -> v2.Transform:
+def documented(task: Task) -> Callable[..., torch.Tensor]:
     """Return what a project's first example does with a PIL image: every step on every sample by itself."""
     if task == "decode":
-        return v2.PILToTensor()
+        return v2.functional.pil_to_tensor
     to_float = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     return v2.Compose([*GEOMETRY.transforms, *to_float])
 

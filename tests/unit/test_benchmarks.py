@@ -72,6 +72,35 @@ def test_a_loader_that_is_not_installed_is_named_with_what_to_install(monkeypatc
     assert missing == "not installed: pip install a-package"
 
 
+def test_epochs_that_others_disturbed_count_only_where_too_few_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.loader_child import Measured
+    from benchmarks.loader_report import Case, Results
+    from benchmarks.loader_rows import ROWS as KNOWN
+
+    results, case = Results({}, {}), Case("decode", [0])
+    results.add(case, KNOWN[0], Measured([100.0, 10.0, 102.0], [0.0, 0.5, 0.05], 1.0))
+    results.add(case, KNOWN[1], Measured([100.0, 10.0], [0.0, 0.5], 1.0))
+    calm, busy = results.figures("decode_1").values()
+    assert (calm.images_per_s, calm.stretches, calm.disturbed) == (101.0, 2, False)
+    assert (busy.images_per_s, busy.stretches, busy.disturbed) == (55.0, 2, True)
+
+
+def test_a_loader_that_fails_keeps_its_reason_and_loses_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.loader_child import Measured
+    from benchmarks.loader_report import Case, Results, to_json
+    from benchmarks.loader_rows import ROWS as KNOWN
+
+    results, case = Results({}, {}), Case("decode", [0])
+    results.add(case, KNOWN[0], Measured([100.0], [0.0], 1.0))
+    results.add(case, KNOWN[1], Measured([100.0], [0.0], 1.0))
+    results.fail(case, KNOWN[1], "failed: a reason")
+    written = to_json(results)
+    assert list(written["images_per_s"]) == [KNOWN[0].name]
+    assert written["tasks"]["decode_1"]["failed"] == {KNOWN[1].name: "failed: a reason"}
+
+
 @pytest.mark.slow
 def test_the_scale_benchmark_writes_time_and_memory_of_a_large_index(tmp_path: Path) -> None:
     out = tmp_path / "scale.json"
