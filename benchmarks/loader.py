@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     settings = replace(settings, images=images)
     missing = {row.name: why for row in rows if (why := row.missing or write_format(row, folder))}
     results = Results(asdict(settings) | {"batch": BATCH, "quick": arguments.quick}, missing)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 100)  # in a file, 80 columns would cut the figures
     for case in _cases(tasks, settings.cores):
         for round_number in range(settings.rounds):
             for row in (row for row in rows if case.task in row.tasks):

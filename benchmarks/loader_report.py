@@ -92,14 +92,15 @@ def print_table(case: Case, results: Results, console: Console) -> None:
     figures = results.figures(case.name)
     cores = "1 core" if len(case.cores) == 1 else f"{len(case.cores)} cores"
     table = Table(title=f"{case.task}, {cores}: images/s", title_justify="left")
-    for column in ("", "median", "low - high", *(f"x {base}" for base in BASES), "peak RSS MB"):
-        table.add_column(column, justify="right" if column else "left")
+    bases = [base for base in BASES if base in figures]
+    for column in ("", "median", "low - high", *(f"x {base}" for base in bases), "RSS MB"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     notes, differs = [], {row.name: row.differs.get(case.task) for row in ROWS}
     for name, figure in sorted(figures.items(), key=lambda item: -item[1].images_per_s):
         if note := differs[name]:
             notes.append(f"* {name}: {note}")
         label = name + (" *" if note else "") + (" ~" if figure.disturbed else "")
-        ratios = [f"{_ratio(figures, name, base):.2f}" if base in figures else "" for base in BASES]
+        ratios = [f"{_ratio(figures, name, base):.2f}" for base in bases]
         spread = f"{figure.low:,.0f} - {figure.high:,.0f}"
         style = "bold" if name == "mixdist" else ""
         table.add_row(label, f"{figure.images_per_s:,.0f}", spread, *ratios, f"{figure.peak_rss_mb:,.0f}", style=style)
