@@ -1,1 +1,1 @@
-"""Commands that measure or attack mixdist; each prints what it did and with which seed."""
+"""What mixdist's speed claims are measured with; see benchmarks/README.md. Not part of the installed package."""

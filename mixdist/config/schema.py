@@ -7,9 +7,9 @@ are refused here; what only shows once the world size and the data set are known
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -26,12 +26,22 @@ class Section(BaseModel):
         return value
 
 
+Location = Annotated[str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)]
+
+
 class DataConfig(Section):
     """What is fed."""
 
-    sl: Path = Field(description="packed set of the supervised task D_sl: its train split's labelled samples")
-    ssl: Path | None = Field(
-        None, description="packed set D_ssl: its whole train split, labelled or not; default: data.sl"
+    sl: Location = Field(
+        description="packed set of the supervised task D_sl, a folder or URL: its train split's labelled samples"
+    )
+    ssl: Location | None = Field(
+        None,
+        description="packed set D_ssl: its whole train split, labelled or not; default: data.sl. Or tars without an "
+        "index, as https://host/shard-{000..011}.tar (docs/remote.md)",
+    )
+    ssl_samples: int | None = Field(
+        None, ge=1, description="samples of an SSL epoch where data.ssl names tars without an index"
     )
     fraction: float = Field(
         1.0, gt=0, le=1, description="data limitation p: this share of the training samples, for SSL and SL alike"
@@ -222,6 +232,6 @@ class Config(Section):
         return self
 
     @property
-    def ssl_set(self) -> Path:
-        """Folder of D_ssl: ``data.ssl``, or D_sl's."""
+    def ssl_set(self) -> str:
+        """Where D_ssl lies: ``data.ssl``, or D_sl's place."""
         return self.data.ssl or self.data.sl

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 
-from mixdist.data.index import Split
 from mixdist.data.reading.reader import Unread
 from mixdist.errors import DataError
 from mixdist.files import write_text
@@ -42,7 +41,7 @@ class BadSamples:
     found: dict[str, BadSample] = field(default_factory=dict)  #: by shard and offset, the same on every rank
     _fresh: dict[str, BadSample] = field(default_factory=dict)
 
-    def note(self, split: Split, unread: list[Unread]) -> None:
+    def note(self, unread: list[Unread]) -> None:
         """Take what a batch could not read.
 
         Raises:
@@ -51,14 +50,21 @@ class BadSamples:
         for one in unread:
             if self.policy == "error":
                 raise DataError(
-                    f"{split.describe(one.sample)}{one.says()}; copy or pack the shard again, or go on without "
-                    f"such samples (data.bad_samples skip or quarantine)"
+                    f"{one}; copy or pack the shard again, or go on without such samples (data.bad_samples skip or "
+                    f"quarantine)"
                 )
-            row = split.index[one.sample]
-            shard = split.describe_shard(int(row["shard"]))
-            bad = BadSample(shard, row["key"].decode(), int(row["offset"]), one.reason, one.detail)
-            if (name := f"{shard}@{bad.offset}") not in self.found:
-                self._fresh[name] = bad
+            if (name := f"{one.shard}@{one.offset}") not in self.found:
+                self._fresh[name] = BadSample(one.shard, one.key, one.offset, one.reason, one.detail)
+
+    def note_draw(self, error: DataError) -> None:
+        """Take what a draw from tars without an index could not read.
+
+        Raises:
+            DataError: under the policy "error".
+        """
+        if self.policy == "error":
+            raise error
+        self._fresh[str(error)] = BadSample("", "", -1, "undecodable", str(error))
 
     def agree(self, world: World) -> None:
         """Bring what all ranks noted since the last call together; all ranks call it at the same step.
@@ -66,13 +72,12 @@ class BadSamples:
         Raises:
             DataError: on all ranks, where there are more bad samples than the limit allows.
         """
-        count = torch.tensor(len(self._fresh), device=world.device)
-        if self.policy == "error" or not int(world.sum(count)):
+        noted, self._fresh = self._fresh, {}
+        if self.policy == "error" or not int(world.sum(torch.tensor(len(noted), device=world.device))):
             return
         fresh: dict[str, BadSample] = {}
-        for noted in world.gather(self._fresh):
-            fresh |= noted
-        self._fresh = {}
+        for of_rank in world.gather(noted):
+            fresh |= of_rank
         new = {name: fresh[name] for name in sorted(fresh) if name not in self.found}
         self.found |= new
         self._list_all()

@@ -46,7 +46,17 @@ class Access:
 
     def setup(self, packed: PackedSet, split: Split, rows: int) -> Setup:
         """Return what a worker needs to know."""
-        return Setup(str(packed.folder), split.name, self.size, self.frames, self.seed, rows)
+        cache = packed.place.cache
+        return Setup(
+            location=packed.place.location,
+            cache=str(cache.folder) if cache else None,
+            cache_limit=cache.limit_bytes if cache else None,
+            split=split.name,
+            size=self.size,
+            frames=self.frames,
+            seed=self.seed,
+            rows=rows,
+        )
 
 
 def make_images(packed: PackedSet, name: str, ids: Ids, access: Access) -> tuple[Images, str]:
@@ -58,15 +68,15 @@ def make_images(packed: PackedSet, name: str, ids: Ids, access: Access) -> tuple
     """
     split = packed.split(name)
     place = access.cache if access.cache != "auto" else _choose(len(ids), access)
-    if bool((split.index["frames"][ids] > 1).any()) and place != "none":
-        place = "none"  # each visit to a clip is another frame of it
+    if split.index["milliseconds"][ids].any():
+        place = "none"  # each visit to a clip sees other frames of it
     if place == "none":
         if access.workers == 0:
             return DirectImages(split, access.size, access.frames, access.seed), place
         slots = access.asks * (access.ahead + 2)  # in flight, in use, and the one whose copy may still be under way
         setup = access.setup(packed, split, slots * access.batch)
         pin = access.world.device.type == "cuda"
-        return PooledImages(split, setup, access.workers, access.ahead, slots, pin), place
+        return PooledImages(setup, access.workers, access.ahead, slots, pin), place
     shape = (len(ids), access.size, access.size, 3)
     if place == "disk":
         images, unread = _on_disk(packed, split, ids, shape, access)
@@ -74,7 +84,7 @@ def make_images(packed: PackedSet, name: str, ids: Ids, access: Access) -> tuple
         images = torch.empty(shape, dtype=torch.uint8)
         unread = _decode(images, packed, split, ids, access)
     device = access.world.device if place == "device" else torch.device("cpu")
-    return ResidentImages(split, ids, images.to(device), unread), place
+    return ResidentImages(ids, len(split.index), images.to(device), unread), place
 
 
 def _choose(samples: int, access: Access) -> Literal["device", "ram", "none"]:
@@ -90,7 +100,7 @@ def _decode(out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access
         return fill(out, DirectImages(split, access.size), ids)
     slots = FILL_AHEAD + 1
     setup = replace(access.setup(packed, split, slots * CHUNK), frames=1)
-    pooled = PooledImages(split, setup, access.workers, FILL_AHEAD, slots)
+    pooled = PooledImages(setup, access.workers, FILL_AHEAD, slots)
     try:
         return fill(out, pooled, ids)
     finally:

@@ -48,7 +48,6 @@ class Asked:
 class Images(Protocol):
     """Random access to uint8 images."""
 
-    split: Split
     frames: int  #: images of one visit to a sample
     ahead: int  #: steps that should be asked for in advance: 0 where a call returns at once
 
@@ -63,7 +62,7 @@ class DirectImages:
     ahead = 0
 
     def __init__(self, split: Split, size: int, frames: int = 1, seed: int = 0) -> None:
-        self.split, self.frames, self._size = split, frames, size
+        self.frames, self._size = frames, size
         self._reader = SampleReader(split, size, frames, seed)
 
     def ask(self, ids: Ids, epoch: int) -> Asked:
@@ -80,8 +79,8 @@ class DirectImages:
 class PooledImages:
     """Decoded by worker processes into shared memory, some steps ahead."""
 
-    def __init__(self, split: Split, setup: Setup, workers: int, ahead: int, slots: int, pin: bool = False) -> None:
-        self.split, self.frames, self.ahead = split, setup.frames, ahead
+    def __init__(self, setup: Setup, workers: int, ahead: int, slots: int, pin: bool = False) -> None:
+        self.frames, self.ahead = setup.frames, ahead
         self._pool = Pool(setup, workers, slots)
         if pin:
             self._pool.pin()
@@ -102,9 +101,9 @@ class ResidentImages:
     ahead = 0
     frames = 1
 
-    def __init__(self, split: Split, ids: Ids, images: torch.Tensor, unread: list[Unread]) -> None:
-        self.split, self._images = split, images
-        self._row_of = np.full(len(split.index), -1, np.int64)
+    def __init__(self, ids: Ids, samples: int, images: torch.Tensor, unread: list[Unread]) -> None:
+        self._images = images
+        self._row_of = np.full(samples, -1, np.int64)
         self._row_of[ids] = np.arange(len(ids))
         self.unread = unread
         self._unread_by_id = {one.sample: one for one in unread}

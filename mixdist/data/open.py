@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from mixdist.config.schema import Config
 from mixdist.data.augment import Augmentation
@@ -13,10 +14,14 @@ from mixdist.data.bad import BadSamples
 from mixdist.data.batch import Preparation, Statistics
 from mixdist.data.cache import Access, make_images
 from mixdist.data.images import Images, ResidentImages
-from mixdist.data.index import PackedSet, Split, open_set
+from mixdist.data.index import UNLABELLED, PackedSet, Split, open_set
 from mixdist.data.order import MIN_ROWS, Order
+from mixdist.data.remote.ahead import shards_ahead
+from mixdist.data.remote.node_cache import NodeCache
+from mixdist.data.remote.urls import expand, is_remote, redact
 from mixdist.data.select import labelled_ids, noisy_labels, training_ids, unlabelled_ids
-from mixdist.data.stream import AHEAD, Partners, Stream, TestStream
+from mixdist.data.stream import AHEAD, Approach, Partners, Stream, TestStream, at_hand
+from mixdist.data.tars import DrawnImages, Tars, find_tars, names_tars
 from mixdist.errors import DataError
 from mixdist.keyed import Ids
 from mixdist.plan import Counts, PhaseName, epochs_of
@@ -28,9 +33,9 @@ class Samples:
     """The sets of a run and the samples that take part; nothing is decoded yet."""
 
     sl: PackedSet
-    ssl: PackedSet
+    ssl: PackedSet | Tars
     sl_ids: Ids  #: labelled samples of D_sl
-    ssl_ids: Ids  #: samples of D_ssl
+    ssl_ids: Ids  #: samples of D_ssl; numbers of draws where it is tars without an index
     image_size: int
 
     @property
@@ -56,20 +61,59 @@ def find_samples(config: Config) -> Samples:
         DataError: see `open_set`, `training_ids` and `labelled_ids`; or images of several sizes and no
             data.image_size to bring them to.
     """
-    sl = open_set(config.data.sl)
-    ssl = open_set(config.ssl_set) if config.ssl_set != config.data.sl else sl
+    cache = _node_cache(config)
+    if names_tars(config.data.sl):
+        raise DataError(
+            f"data.sl {redact(config.data.sl)} names tars, but supervised training needs an index of them; make one "
+            f"with mixdist index FOLDER, and give the folder"
+        )
+    sl = open_set(config.data.sl, cache)
+    ssl = _open_ssl(config, sl, cache)
     size = config.data.image_size
     if size is None:
         if sl.image_size is None or sl.image_size[0] != sl.image_size[1]:
             found = "images of several sizes" if sl.image_size is None else f"{sl.image_size} (height, width) images"
-            raise DataError(f"{sl.folder} has {found}; set data.image_size to the side of the square to train on")
+            raise DataError(f"{sl.location} has {found}; set data.image_size to the side of the square to train on")
         size = sl.image_size[0]
     sl_ids = labelled_ids(sl, training_ids(sl, config.data), config.data)
+    return Samples(sl, ssl, sl_ids, _ssl_ids(config, sl, ssl, sl_ids), size)
+
+
+def _ssl_ids(config: Config, sl: PackedSet, ssl: PackedSet | Tars, sl_ids: Ids) -> Ids:
+    if isinstance(ssl, Tars):
+        return np.arange(ssl.samples)
     ssl_ids = training_ids(ssl, config.data)
     if config.data.ssl_only_unlabelled:
         keeping = sl_ids if ssl is sl else labelled_ids(ssl, ssl_ids, config.data)
-        ssl_ids = unlabelled_ids(ssl, ssl_ids, keeping)
-    return Samples(sl, ssl, sl_ids, ssl_ids, size)
+        return unlabelled_ids(ssl, ssl_ids, keeping)
+    return ssl_ids
+
+
+def _open_ssl(config: Config, sl: PackedSet, cache: NodeCache | None) -> PackedSet | Tars:
+    """Open D_ssl, which may be tars without an index.
+
+    Raises:
+        DataError: see `open_set`.
+        UserError: see `find_tars`.
+    """
+    if config.ssl_set == config.data.sl:
+        return sl
+    if names_tars(config.ssl_set):
+        return find_tars(config.ssl_set, config.data.ssl_samples, cache or _cache(config), (sl.mean, sl.std))
+    return open_set(config.ssl_set, cache)
+
+
+def _node_cache(config: Config) -> NodeCache | None:
+    """Return where remote files are kept, where a set is remote."""
+    data = config.data
+    if not any(is_remote(location) for location in (*expand(data.sl), *expand(config.ssl_set))):
+        return None
+    return _cache(config)
+
+
+def _cache(config: Config) -> NodeCache:
+    limit = config.data.cache_limit_gb
+    return NodeCache(config.data.cache_dir.expanduser(), None if limit is None else int(limit * 1e9))
 
 
 @dataclass(frozen=True)
@@ -130,10 +174,17 @@ class _Opener:
     bad: BadSamples
     notes: list[str]
 
-    def images(self, packed: PackedSet, split: str, ids: Ids) -> Images:
+    def images(self, packed: PackedSet | Tars, split: str, ids: Ids) -> Images:
+        if isinstance(packed, Tars):
+            self.notes.append(
+                f"{packed.location}: no index, so {len(ids):,} images an epoch are drawn with replacement, and neither "
+                f"an exact epoch nor a resume on another number of ranks is to be had (mixdist index makes one)"
+            )
+            size, seed = self.samples.image_size, self.config.seed
+            return DrawnImages(packed, size, seed, AHEAD, self.bad, self.world)
         images, place = make_images(packed, split, ids, self._access(split))
         if isinstance(images, ResidentImages):
-            self.bad.note(images.split, images.unread)
+            self.bad.note(images.unread)
         where = {
             "none": "decoded at each visit",
             "ram": "kept in RAM",
@@ -161,7 +212,7 @@ class _Opener:
             world=self.world,
         )
 
-    def preparation(self, own: PackedSet, augmentation: Augmentation) -> Preparation:
+    def preparation(self, own: PackedSet | Tars, augmentation: Augmentation) -> Preparation:
         device, partner = self.world.device, self.samples.ssl
         return Preparation(
             seed=self.config.seed,
@@ -172,31 +223,45 @@ class _Opener:
         )
 
     def stream(
-        self, purpose: str, packed: PackedSet, ids: Ids, images: Images, partners: Partners | None = None
+        self, purpose: str, packed: PackedSet | Tars, ids: Ids, images: Images, partners: Partners | None = None
     ) -> Stream:
-        config, split = self.config, packed.split("train")
-        return Stream(
-            order=self._order(purpose, split, ids),
+        config = self.config
+        stream = Stream(
+            order=Order(ids, config.train.batch, config.seed, purpose),
             images=images,
-            labels=noisy_labels(split.labels, len(packed.classes), config.data),
+            labels=np.full(len(ids), UNLABELLED, np.int32),
             prepare=self.preparation(packed, config.data.augment),
             partners=partners,
             bad=self.bad,
             world=self.world,
             micro_batch=config.train.micro_batch,
         )
+        if isinstance(packed, Tars):
+            return stream
+        split = packed.split("train")
+        labels = noisy_labels(split.labels, len(packed.classes), config.data)
+        order = self._ordered(stream.order, split, labels if config.data.balanced and purpose == "sl" else None)
+        return replace(stream, labels=labels, order=order, approach=self._approach(split))
 
-    def _order(self, purpose: str, split: Split, ids: Ids) -> Order:
+    def _ordered(self, order: Order, split: Split, labels: npt.NDArray[np.int32] | None) -> Order:
+        """Add to an order what it needs to shuffle shards and to balance classes, where that is asked for."""
         data = self.config.data
-        shards = split.index["shard"][ids].astype(np.int64) if data.shuffle == "shards" else None
-        classes = split.labels[ids].astype(np.int64) if data.balanced and purpose == "sl" else None
-        return Order(ids, self.config.train.batch, self.config.seed, purpose, shards, data.shards_at_once, classes)
+        by_shard = data.shuffle == "shards" or (data.shuffle == "auto" and split.remote)
+        shards = split.index["shard"][order.ids].astype(np.int64) if by_shard else None
+        classes = None if labels is None else labels[order.ids].astype(np.int64)
+        return replace(order, shards=shards, at_once=data.shards_at_once, classes=classes)
+
+    def _approach(self, split: Split) -> Approach:
+        """Let the first process of a node fetch the shards of a remote set before they are reached."""
+        if not split.remote or self.world.local_rank:
+            return at_hand
+        return lambda order: shards_ahead(split, split.index["shard"][order], self.config.data.shards_at_once)
 
     def test_stream(self) -> TestStream:
         packed = self.samples.sl
         labels = packed.split("test").labels
         ids = np.flatnonzero(labels >= 0)
         if len(ids) == 0:
-            raise DataError(f"the test split of {packed.folder} has no labelled sample to evaluate on")
+            raise DataError(f"the test split of {packed.location} has no labelled sample to evaluate on")
         images, prepare = self.images(packed, "test", ids), self.preparation(packed, "none")
         return TestStream(ids, images, labels, prepare, self.bad, self.world, self.config.train.eval_batch)

@@ -29,7 +29,7 @@ def training_ids(packed: PackedSet, data: DataConfig) -> Ids:
         rarest = np.unique(split.labels, return_counts=True)[1].min() if data.stratified else len(split.index)
         raise DataError(
             f"data.fraction {data.fraction:g} leaves none of the {len(split.index)} training samples of "
-            f"{packed.folder}; use at least {smallest_fraction(int(rarest))}"
+            f"{packed.location}; use at least {smallest_fraction(int(rarest))}"
         )
     return ids
 
@@ -49,13 +49,13 @@ def labelled_ids(packed: PackedSet, ids: Ids, data: DataConfig) -> Ids:
     rarest = missing[np.argmin(counts[missing])]  # what serves this class serves the others
     name, there = packed.classes[rarest], int(counts[rarest])
     if there == 0:
-        raise DataError(f"class '{name}' of {packed.folder} has no labelled training sample; label some, or drop it")
+        raise DataError(f"class '{name}' of {packed.location} has no labelled training sample; label some, or drop it")
     halved = data.labelled_fraction < 1
     way = f"at least {smallest_fraction(there)}" if data.stratified else "a larger one, or data.stratified true"
     raise DataError(
         f"data.fraction {data.fraction:g}"
         + (f" with data.labelled_fraction {data.labelled_fraction:g}" if halved else "")
-        + f" leaves class '{name}' of {packed.folder} without a labelled sample (it has {there}); use "
+        + f" leaves class '{name}' of {packed.location} without a labelled sample (it has {there}); use "
         + (f"shares whose product is {way}" if halved and data.stratified else way)
     )
 
@@ -79,7 +79,7 @@ def unlabelled_ids(packed: PackedSet, ids: Ids, keeping: Ids) -> Ids:
     left = np.setdiff1d(ids, keeping)
     if len(left) == 0:
         raise DataError(
-            f"data.ssl_only_unlabelled leaves no sample of {packed.folder} for SSL, as all {len(ids)} have a label; "
+            f"data.ssl_only_unlabelled leaves no sample of {packed.location} for SSL, as all {len(ids)} have a label; "
             f"leave it out, or lower data.labelled_fraction"
         )
     return left

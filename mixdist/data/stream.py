@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,16 @@ from mixdist.keyed import Ids
 from mixdist.world import World
 
 AHEAD = 3  # steps that are decoded in advance; each holds one rank's share of a global batch
+
+
+# Has what an epoch's order of samples needs brought near: a context that gives a function of the position reached.
+Approach: TypeAlias = Callable[[Ids], AbstractContextManager[Callable[[int], None]]]
+
+
+@contextmanager
+def at_hand(order: Ids) -> Iterator[Callable[[int], None]]:
+    """Do nothing, for samples that are on this machine already."""
+    yield lambda position: None
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,7 @@ class Stream:
     bad: BadSamples
     world: World
     micro_batch: int | None
+    approach: Approach = at_hand
 
     def epoch(self, epoch: int, steps: int, first_step: int = 0) -> Iterator[list[Batch]]:
         """Yield this rank's micro-batches for each step of a 0-based epoch, from ``first_step`` on.
@@ -72,9 +84,10 @@ class Stream:
         )
         ahead = max(self.images.ahead, self.partners.images.ahead if self.partners else 0)
         used: deque[tuple[list[_Pending], _Copied]] = deque()
-        with closing(in_flight(asked, ahead, _drop)) as flight:
+        with self.approach(sample_of(order)) as reached, closing(in_flight(asked, ahead, _drop)) as flight:
             try:
-                for step in flight:
+                for number, step in enumerate(flight, first_step):
+                    reached((number + ahead) * self.order.batch)
                     batches = [self._batch(pending, epoch) for pending in step]
                     used.append((step, _Copied(self.world.device)))
                     if len(used) > 1:  # the step before was trained on, or on a GPU at least copied by now
@@ -95,24 +108,20 @@ class Stream:
         """Wait for the images; a row that cannot be read, itself or its partner, gets weight 0."""
         rows, frames = pending.rows, self.images.frames
         weight = rows.weight / np.float32(frames)  # the frames of one visit to a clip share its weight
-        found = {}
-        sources = [("images", self.images, pending.own)]
-        if self.partners and pending.partners:
-            sources.append(("partners", self.partners.images, pending.partners))
-        for name, images, asked in sources:
-            loaded = asked.wait()
-            found[name] = self._to_device(loaded.images)
+        found = []
+        for loaded in [asked.wait() for asked in pending.asked]:
+            found.append(self._to_device(loaded.images))
             if loaded.unread:
-                self.bad.note(images.split, loaded.unread)
+                self.bad.note(loaded.unread)
                 weight[[one.row for one in loaded.unread]] = 0
         labels = self.labels[sample_of(rows.visits)].astype(np.int64)
         return Batch(
-            images=found["images"],
+            images=found[0],
             labels=self._to_device(torch.from_numpy(np.repeat(labels, frames))),
             weight=self._to_device(torch.from_numpy(np.repeat(weight, frames))),
             ids=np.repeat(rows.visits, frames),  # one crop and one mask for all frames of a visit
             epoch=epoch,
-            partners=found.get("partners"),
+            partners=found[1] if pending.partners else None,
         )
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -173,7 +182,7 @@ class TestStream:
 
     def _batch(self, chunk: Ids, loaded: Loaded) -> Batch:
         weight = torch.ones(len(chunk))
-        self.bad.note(self.images.split, loaded.unread)
+        self.bad.note(loaded.unread)
         weight[[one.row for one in loaded.unread]] = 0
         device = self.world.device
         labels = torch.from_numpy(self.labels[chunk].astype(np.int64))

@@ -21,6 +21,8 @@ class Setup:
     """What a worker reads, for its whole life."""
 
     location: str  #: of the packed set
+    cache: str | None  #: folder on this node for the files of a remote set
+    cache_limit: int | None  #: its bytes
     split: str
     size: int  #: side of the decoded square in pixels
     frames: int  #: images of one visit: more than 1 only for clips

@@ -16,6 +16,8 @@ import simplejpeg
 from mixdist.data.decode import decode, fit
 from mixdist.data.fetch import Fetcher, differs
 from mixdist.data.index import Split
+from mixdist.data.video.frames import load_clip
+from mixdist.data.video.positions import centre_frame, first_frame
 from mixdist.keyed import Ids
 
 CENTRE = -1  # the epoch of evaluation: a clip is read at its middle
@@ -29,12 +31,16 @@ class Unread:
 
     row: int  #: of the batch
     sample: int
+    shard: str  #: where the shard lies
+    key: str
+    offset: int  #: first byte of the content in the shard
     reason: str  #: "checksum" or "undecodable"
     detail: str
 
-    def says(self) -> str:
-        """Return what is wrong, to follow the sample's name."""
-        return f": {self.detail}" if self.reason == "checksum" else f" cannot be decoded: {self.detail}"
+    def __str__(self) -> str:
+        """Return the sample's name and what is wrong with it."""
+        what = f": {self.detail}" if self.reason == "checksum" else f" cannot be decoded: {self.detail}"
+        return f"sample '{self.key}' in {self.shard}{what}"
 
 
 class SampleReader:
@@ -52,24 +58,36 @@ class SampleReader:
 
         Raises:
             DataError: a shard that cannot be opened.
+            UserError: a clip, and no ffmpeg.
         """
         rows = self._split.index[ids]
-        direct = (rows["height"] == self._size) & (rows["width"] == self._size) & (rows["frames"] == 1)
-        columns = (rows[name].tolist() for name in ("shard", "offset", "size", "crc32"))
+        direct = (rows["height"] == self._size) & (rows["width"] == self._size)
+        starts = self._starts(ids, epoch, rows["frames"])
+        columns = (rows[name].tolist() for name in ("shard", "offset", "size", "crc32", "frames", "milliseconds"))
         unread: list[Unread] = []
-        for row, (shard, offset, size, crc32, whole) in enumerate(zip(*columns, direct.tolist(), strict=True)):
+        for row, (shard, offset, size, crc32, frames, milliseconds) in enumerate(zip(*columns, strict=True)):
             content = self._fetch.shard(shard)[offset : offset + size]
             try:
                 if zlib.crc32(content) != crc32:
                     raise _ChecksumError(differs(offset, size))
-                if not (whole and _decoded_in_place(content, out[row, 0])):
-                    out[row, 0] = fit(decode(content), self._size)
-                out[row, 1:] = out[row, 0]
+                if milliseconds:
+                    out[row] = load_clip(content, int(starts[row]), self._frames, self._size, frames)
+                else:
+                    if not (direct[row] and _decoded_in_place(content, out[row, 0])):
+                        out[row, 0] = fit(decode(content), self._size)
+                    out[row, 1:] = out[row, 0]
             except ValueError as error:
                 out[row] = 0
                 reason = "checksum" if isinstance(error, _ChecksumError) else "undecodable"
-                unread.append(Unread(row, int(ids[row]), reason, " ".join(str(error).split())))
+                where = (self._split.describe_shard(shard), rows["key"][row].decode(), offset)
+                unread.append(Unread(row, int(ids[row]), *where, reason, " ".join(str(error).split())))
         return unread
+
+    def _starts(self, ids: Ids, epoch: int, frames: npt.NDArray[np.uint32]) -> Ids:
+        """Return the first frame of each visit."""
+        if epoch == CENTRE:
+            return centre_frame(frames, self._frames)
+        return first_frame(self._seed, epoch, ids, frames, self._frames)
 
 
 class _ChecksumError(ValueError):

@@ -18,6 +18,7 @@ from typing import Any
 from mixdist.data.index import open_set
 from mixdist.data.reading.memory import Request, Setup
 from mixdist.data.reading.reader import SampleReader
+from mixdist.data.remote.node_cache import NodeCache
 from mixdist.errors import MixdistError
 
 
@@ -48,7 +49,8 @@ def main(requests_fd: int, answers_fd: int, memory_fd: int) -> None:
 
 
 def _open(setup: Setup) -> SampleReader:
-    return SampleReader(open_set(Path(setup.location)).split(setup.split), setup.size, setup.frames, setup.seed)
+    cache = NodeCache(Path(setup.cache), setup.cache_limit) if setup.cache else None
+    return SampleReader(open_set(setup.location, cache).split(setup.split), setup.size, setup.frames, setup.seed)
 
 
 if __name__ == "__main__":
