@@ -178,6 +178,13 @@ def test_a_request_for_gigabytes_is_refused(clip):
         read_frames(clip, probe(clip), 0, 200_000)
 
 
+def test_a_frame_that_is_not_there_is_refused(clip):
+    with pytest.raises(ValueError, match="there is no frame 30, the clip has 30"):
+        load_clip(clip, 30, 1, 16, frames=30)
+    with pytest.raises(ValueError, match="frame 30 did not come out"):
+        load_clip(clip, 30, 1, 16)
+
+
 # Damaged and hostile content
 
 

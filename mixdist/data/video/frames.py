@@ -115,6 +115,8 @@ def _read(
     size = shape[0] * shape[1] * 3
     if start < 0 or count < 1 or start + count > 2 * MAX_FRAMES or count * size > MAX_OUTPUT:
         raise ValueError(f"{count} frames of {shape[1]} x {shape[0]} pixels from frame {start} are over the limits")
+    if frames is not None and start >= frames:
+        raise ValueError(f"there is no frame {start}, the clip has {frames}")
     wanted = count if frames is None else min(count, frames - start)
     raw = b""
     if frames is not None and start >= SEEK_FROM:

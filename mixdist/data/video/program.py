@@ -21,10 +21,12 @@ def find_ffmpeg() -> str:
     Raises:
         UserError: there is none.
     """
-    on_path, packaged = shutil.which("ffmpeg"), _packaged()
-    for program in (on_path, packaged):
-        if program is not None and _knows_fd(program):
-            return program
+    on_path = shutil.which("ffmpeg")
+    if on_path is not None and _knows_fd(on_path):
+        return on_path
+    packaged = _packaged()
+    if packaged is not None and _knows_fd(packaged):
+        return packaged
     found = f"; {on_path} is too old or does not start" if on_path else ""
     raise UserError(f"videos need the ffmpeg program, which is missing{found}: {WAY_OUT}")
 
