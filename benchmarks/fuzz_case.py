@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from benchmarks.fuzz_corpus import COUNTED, DELIVERED, REFUSED, Case, kind_of, make
+from mixdist.data.batch import Statistics
 from mixdist.data.checking.check import CheckOptions, check_set
 from mixdist.data.checking.summary import print_report
 from mixdist.data.images import StreamedImages
@@ -71,6 +73,7 @@ def _drive(folder: Path, case: Case) -> tuple[str, str]:
         if case.damage is not None:
             case.damage()
         packed = open_set(folder)
+        Statistics.of(packed.mean, packed.std, torch.device("cpu"))  # as training takes them
         report = check_set(folder, CheckOptions(decode=None, workers=1, shards_at_once=1))
         print_report(report, Console(file=io.StringIO()))
     except UserError as error:

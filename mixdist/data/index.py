@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mixdist.data.manifest import check_fields
 from mixdist.errors import DataError
 
 FORMAT = "mixdist-set"
@@ -115,6 +116,7 @@ def open_set(folder: Path) -> PackedSet:
     """
     manifest = _read_manifest(folder)
     try:
+        check_fields(manifest)
         classes = tuple(manifest["classes"])
         splits = {name: _open_split(folder, name, entry, len(classes)) for name, entry in manifest["splits"].items()}
         size = manifest["image_size"]
@@ -137,7 +139,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder} {what}; make one with: mixdist pack SOURCE {folder}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); pack the set again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise DataError(f'{path} is not the manifest of a packed set ("format" should be "{FORMAT}")')
