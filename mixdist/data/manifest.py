@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_SIDE = 2**16 - 1  # pixels, as the index holds them
+MAX_NAME = 255  # bytes that file systems take for the name of a file
 
 
 def check_fields(manifest: dict[str, Any]) -> None:
-    """Check the fields that describe the set as a whole, and that no split is empty.
+    """Check the fields that describe the set as a whole, that no split is empty, and that all files are named inside the folder.
 
     Raises:
         KeyError: a field is missing.
@@ -36,11 +37,20 @@ def _image_size(value: Any) -> bool:
 
 
 def _splits(value: Any) -> bool:
-    if not isinstance(value, dict):
+    return isinstance(value, dict) and len(value) > 0 and all(map(_split, value.values()))
+
+
+def _split(entry: Any) -> bool:
+    if not isinstance(entry, dict) or type(entry["samples"]) is not int or entry["samples"] < 1:
         return False
-    return all(
-        isinstance(entry, dict) and type(entry["samples"]) is int and entry["samples"] > 0 for entry in value.values()
-    )
+    return all(_file(name) for name in (entry["index"], *(shard["name"] for shard in entry["shards"])))
+
+
+def _file(name: Any) -> bool:
+    """Tell whether a value names a file inside the set's folder, in words that a file system takes."""
+    if not isinstance(name, str) or not name.isprintable() or name.startswith("/"):
+        return False
+    return all(part not in ("", "..") and len(part.encode()) <= MAX_NAME for part in name.split("/"))
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {

@@ -95,6 +95,7 @@ def test_a_missing_field_is_named(out, field):
     [
         ("splits", []),
         ("splits", {"train": []}),
+        ("splits", {}),
         ("image_size", [4]),
         ("image_size", [4, -6]),
         ("image_size", [4.0, 6.0]),
@@ -142,6 +143,18 @@ def test_an_unreadable_index_is_named(out, content):
 def test_an_index_of_other_rows_or_fields_is_refused(out, change):
     change_index(out, change)
     with pytest.raises(DataError, match=r"train\.index\.npy does not fit"):
+        open_set(out)
+
+
+@pytest.mark.parametrize("name", ["../train-000000.tar", "/dev/zero", "a/../b.tar", "x" * 256, "", "a\0", 3, None])
+@pytest.mark.parametrize("what", ["shard", "index"])
+def test_a_file_outside_the_folder_or_without_a_proper_name_is_refused(out, name, what):
+    def change(manifest):
+        entry = manifest["splits"]["train"]
+        entry["shards"][0].update(name=name) if what == "shard" else entry.update(index=name)
+
+    change_manifest(out, change)
+    with pytest.raises(DataError, match="field 'splits' is missing or malformed"):
         open_set(out)
 
 

@@ -348,6 +348,13 @@ def test_a_test_fraction_is_stratified_nested_and_points_into_the_same_shards(tm
     assert few != set(keys(other.split("test")))
 
 
+@pytest.mark.parametrize("name", [b"a\n.tar", b"\xff.tar"])
+def test_a_tar_whose_name_the_manifest_cannot_hold_is_refused(tmp_path, name):
+    write_tar(tmp_path / os.fsdecode(name), samples(2))
+    with pytest.raises(UserError, match="not printable text; rename it"):
+        index(tmp_path)
+
+
 def test_a_test_fraction_that_empties_a_class_is_refused(tmp_path):
     one(tmp_path, [*sample("a", 0), *samples(6, classes=1, prefix="b"), *sample("c", 1)])
     with pytest.raises(UserError, match="leaves class 1 without train samples"):
