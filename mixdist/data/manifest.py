@@ -10,7 +10,7 @@ MAX_NAME = 255  # bytes that file systems take for the name of a file
 
 
 def check_fields(manifest: dict[str, Any]) -> None:
-    """Check the fields that describe the set as a whole, that no split is empty, and that all files are named inside the folder.
+    """Check the fields that describe the set, that no split is empty, and that all files are named inside the folder.
 
     Raises:
         KeyError: a field is missing.
