@@ -14,6 +14,7 @@ from rich.console import Console
 
 from benchmarks.fuzz_corpus import COUNTED, DELIVERED, REFUSED, Case, kind_of, make
 from mixdist.data.bad import BadSamples
+from mixdist.data.batch import Statistics
 from mixdist.data.checking.check import CheckOptions, check_set
 from mixdist.data.checking.summary import print_report
 from mixdist.data.images import DirectImages
@@ -76,6 +77,7 @@ def _drive(folder: Path, case: Case) -> tuple[str, str]:
         if case.damage is not None:
             case.damage()
         packed = open_set(folder)
+        Statistics.of(packed.mean, packed.std, torch.device("cpu"))  # as training takes them
         report = check_set(folder, CheckOptions(decode=None, workers=1, shards_at_once=1))
         print_report(report, Console(file=io.StringIO()))
     except UserError as error:
@@ -122,6 +124,6 @@ def read_samples(split: Split) -> tuple[int, int]:
     if asked.images.shape != (len(split.index), SIZE, SIZE, 3):
         raise UnaccountedError(f"images of shape {tuple(asked.images.shape)}")
     bad = BadSamples("skip", len(split.index), len(split.index), None)
-    bad.note(split, asked.unread)
+    bad.note(asked.unread)
     bad.agree(ALONE)
     return len(split.index) - len(asked.unread), len(bad.found)

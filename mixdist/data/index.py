@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from mixdist.data.manifest import check_fields
 from mixdist.data.remote.locks import locked
 from mixdist.data.remote.node_cache import NodeCache
 from mixdist.data.remote.place import Place, inside
@@ -178,6 +179,7 @@ def open_set(location: str | Path, cache: NodeCache | None = None) -> PackedSet:
     place = Place.of(location, cache)
     manifest = _read_manifest(place)
     try:
+        check_fields(manifest)
         classes = tuple(manifest["classes"])
         splits = {name: _open_split(place, name, entry, len(classes)) for name, entry in manifest["splits"].items()}
         size = manifest["image_size"]

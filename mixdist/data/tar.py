@@ -209,7 +209,9 @@ class _Walk:
                 self._refuse("the end of the archive, with more behind it (tars joined by cat? join them by tar -A)")
 
     def _refuse(self, what: str) -> NoReturn:
-        raise DataError(f"{self._path}, byte {self._at}: {what}; write the shard again, with plain files only")
+        raise DataError(
+            f"{self._path}, byte {self._at}: {what}; copy the shard again, or write it with plain files only"
+        )
 
 
 def _header_name(header: bytes) -> bytes:

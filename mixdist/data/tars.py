@@ -67,7 +67,7 @@ def find_tars(location: str, samples: int | None, cache: NodeCache, beside: tupl
 
 
 class DrawnImages:
-    """Images of tars in the order in which they are drawn; see `Images`. Which ids are asked for makes no difference."""
+    """Images of tars in the order in which they are drawn, whichever ids are asked for; see `Images`."""
 
     frames = 1
 
@@ -86,7 +86,13 @@ class DrawnImages:
         if epoch != self._epoch:
             self._epoch, world = epoch, self._world
             self._drawn = resampled(
-                self._tars.urls, self._tars.cache, self._seed, f"tars/{epoch}", world.rank, world.size, self._bad.note_draw
+                self._tars.urls,
+                self._tars.cache,
+                self._seed,
+                f"tars/{epoch}",
+                world.rank,
+                world.size,
+                self._bad.note_draw,
             )
         out = np.empty((count, self._size, self._size, 3), np.uint8)
         row = 0

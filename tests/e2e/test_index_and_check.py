@@ -35,6 +35,7 @@ def tars(tmp_path: Path) -> Path:
     return tmp_path / "tars"
 
 
+@pytest.mark.slow
 def test_tars_of_another_tool_are_indexed_checked_and_trained_on(tars: Path, tmp_path: Path) -> None:
     done = run(mixdist("index", "tars"), tmp_path)
     assert (done.code, done.errors) == (0, []), done.err

@@ -90,10 +90,28 @@ def test_a_missing_field_is_named(out, field):
         open_set(out)
 
 
-@pytest.mark.parametrize(("field", "value"), [("splits", []), ("image_size", [4]), ("classes", 3)])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("splits", []),
+        ("splits", {"train": []}),
+        ("splits", {}),
+        ("image_size", [4]),
+        ("image_size", [4, -6]),
+        ("image_size", [4.0, 6.0]),
+        ("classes", 3),
+        ("classes", ["cat", "cat"]),
+        ("classes", ["cat", 1]),
+        ("mean", ["a", "b", "c"]),
+        ("mean", [float("nan")] * 3),
+        ("mean", [0.5]),
+        ("std", "abc"),
+        ("std", [10**400] * 3),
+    ],
+)
 def test_a_malformed_field_is_refused(out, field, value):
     change_manifest(out, lambda manifest: manifest.update({field: value}))
-    with pytest.raises(DataError, match="malformed"):
+    with pytest.raises(DataError, match=f"field '{field}' is missing or malformed"):
         open_set(out)
 
 
@@ -125,6 +143,34 @@ def test_an_unreadable_index_is_named(out, content):
 def test_an_index_of_other_rows_or_fields_is_refused(out, change):
     change_index(out, change)
     with pytest.raises(DataError, match=r"train\.index\.npy does not fit"):
+        open_set(out)
+
+
+@pytest.mark.parametrize("name", ["../train-000000.tar", "/dev/zero", "a/../b.tar", "x" * 256, "", "a\0", 3, None])
+@pytest.mark.parametrize("what", ["shard", "index"])
+def test_a_file_outside_the_folder_or_without_a_proper_name_is_refused(out, name, what):
+    def change(manifest):
+        entry = manifest["splits"]["train"]
+        entry["shards"][0].update(name=name) if what == "shard" else entry.update(index=name)
+
+    change_manifest(out, change)
+    with pytest.raises(DataError, match="field 'splits' is missing or malformed"):
+        open_set(out)
+
+
+def test_a_split_without_samples_is_refused(out):
+    change_manifest(out, lambda manifest: manifest["splits"]["test"].update(samples=0))
+    change_index(out, lambda index: index[:0], "test")
+    with pytest.raises(DataError, match="field 'splits' is missing or malformed"):
+        open_set(out)
+
+
+@pytest.mark.parametrize("place", range(10, 128, 3))
+def test_an_index_with_a_damaged_header_is_named(out, place):
+    path = out / "train.index.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:place] + b"[" + content[place + 1 :])
+    with pytest.raises(DataError, match=r"train\.index\.npy (cannot be read|does not fit)"):
         open_set(out)
 
 

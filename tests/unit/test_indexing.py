@@ -13,11 +13,12 @@ from packing import class_folders, pixels
 from packing import run as run_pack
 from tars import image, sample, samples, write_tar
 
-from mixdist.data.images import StreamedImages
+from mixdist.data.images import DirectImages
 from mixdist.data.index import open_set
 from mixdist.data.indexing.build import index_tars
 from mixdist.data.indexing.labels import MAX_CLASSES
 from mixdist.data.indexing.options import IndexOptions
+from mixdist.data.reading.reader import CENTRE
 from mixdist.errors import DataError, UserError
 
 PNG = image("a")
@@ -69,7 +70,7 @@ def test_the_tars_of_webdatasets_writer_train_in_place(tmp_path):
     assert packed.split("train").labels.tolist() == [0, 1, 2, 0, 1] * 2
     assert keys(packed.split("test")) == [f"x-validation-0/{row}" for row in range(5)]
     by_webdataset = list(webdataset.WebDataset(str(tmp_path / "x-train-1.tar"), shardshuffle=False).decode("rgb8"))
-    images = StreamedImages(packed.split("train"), 4, workers=1)(np.arange(5, 10))
+    images = DirectImages(packed.split("train"), 4).ask(np.arange(5, 10), CENTRE).wait().images
     for row, found in enumerate(by_webdataset):
         assert found["__key__"] == keys(packed.split("train"))[5 + row]
         np.testing.assert_array_equal(images[row], found["png"][:, 1:5])  # the centre
@@ -346,6 +347,13 @@ def test_a_test_fraction_is_stratified_nested_and_points_into_the_same_shards(tm
     assert few < set(keys(large.split("test")))
     other, _ = index(tmp_path, test_fraction=0.25, seed=8, overwrite=True)
     assert few != set(keys(other.split("test")))
+
+
+@pytest.mark.parametrize("name", [b"a\n.tar", b"\xff.tar"])
+def test_a_tar_whose_name_the_manifest_cannot_hold_is_refused(tmp_path, name):
+    write_tar(tmp_path / os.fsdecode(name), samples(2))
+    with pytest.raises(UserError, match="not printable text; rename it"):
+        index(tmp_path)
 
 
 def test_a_test_fraction_that_empties_a_class_is_refused(tmp_path):

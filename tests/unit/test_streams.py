@@ -264,7 +264,7 @@ def test_a_damaged_image_is_named_by_key_and_shard(damaged):
     images = DirectImages(split, 6).ask(np.arange(37), CENTRE).wait()
     (one,) = images.unread
     assert (one.row, one.sample, one.reason) == (sample, sample, "checksum")
-    assert f"{split.describe(sample)}{one.says()}".startswith(described)
+    assert str(one).startswith(described)
     assert not images.images[sample].any()
     for other in range(37):
         if other != sample:

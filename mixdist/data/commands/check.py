@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from mixdist.arguments import Parser
 from mixdist.data.checking.check import DECODED, CheckOptions, check_set
 from mixdist.data.checking.summary import print_report
+from mixdist.data.packing.summary import plain_or_terminal
 from mixdist.errors import UserError
-
-WIDTH = 140  # of the table in a file, where no terminal says how wide it may be
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,8 +24,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments["workers"] is None:
         del arguments["workers"]
     report = check_set(folder, CheckOptions(**arguments))
-    console = Console()
-    print_report(report, console if console.is_terminal else Console(width=WIDTH))
+    print_report(report, plain_or_terminal())
     return UserError.exit_code if report.damaged or (strict and report.warnings) else 0
 
 

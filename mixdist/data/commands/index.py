@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from mixdist.arguments import Parser
 from mixdist.data.indexing.build import index_tars
 from mixdist.data.indexing.options import IndexOptions
 from mixdist.data.indexing.summary import print_summary
+from mixdist.data.packing.summary import plain_or_terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments["workers"] is None:
         del arguments["workers"]
     manifest, tally = index_tars(folder, IndexOptions(**arguments))
-    print_summary(folder, manifest, tally, Console())
+    print_summary(folder, manifest, tally, plain_or_terminal())
     return 0
 
 

@@ -26,6 +26,9 @@ def find_shards(folder: Path, options: IndexOptions) -> dict[str, list[str]]:
     if not folder.is_dir():
         raise UserError(f"DIR {folder} is not a folder; give the folder that holds the tars")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tar") if path.is_file())
+    unprintable = [name for name in names if not name.isprintable()]
+    if unprintable:
+        raise UserError(f"the name of {unprintable[0]!a} in {folder} is not printable text; rename it")
     if not names:
         raise UserError(f"{folder} holds no .tar files; give the folder that holds the tars, unpacked from gzip")
     test = _matching(names, options.test, "--test") if options.test is not None else _by_words(folder, names)

@@ -12,6 +12,8 @@ from rich.table import Table
 from mixdist.data.packing.folders import VIDEO_SUFFIXES
 from mixdist.data.packing.pack import Packed
 
+WIDTH = 140  # of tables in a file
+
 
 def print_summary(packed: Packed, out: Path, console: Console) -> None:
     """Print a table of the splits, the channel statistics, the files left out and the next command."""
@@ -34,6 +36,12 @@ def print_summary(packed: Packed, out: Path, console: Console) -> None:
     print_line(
         console, f"next: torchrun --standalone --nproc_per_node=1 -m mixdist.train {data} {shlex.quote(str(out))}"
     )
+
+
+def plain_or_terminal() -> Console:
+    """Return a console of the terminal's width, and of a fixed one where the output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 def print_line(console: Console, text: str) -> None:

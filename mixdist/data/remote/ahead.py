@@ -15,9 +15,7 @@ from mixdist.data.remote.prefetch import prefetch
 
 
 @contextmanager
-def shards_ahead(
-    split: Split, shards: npt.NDArray[np.uint32], at_once: int
-) -> Iterator[Callable[[int], None]]:
+def shards_ahead(split: Split, shards: npt.NDArray[np.uint32], at_once: int) -> Iterator[Callable[[int], None]]:
     """Give a function to call with each position reached, which has the next shards fetched in a thread.
 
     Args:
