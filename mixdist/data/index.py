@@ -73,7 +73,7 @@ class Split:
         """Name a sample for an error message: its key and the shard that holds it."""
         row = self.index[sample]
         shard = self.folder / self.shards[int(row["shard"])].name
-        return f"sample '{row['key'].decode()}' in {shard}"
+        return f"sample '{row['key'].decode('ascii', 'backslashreplace')}' in {shard}"
 
 
 @dataclass(frozen=True)

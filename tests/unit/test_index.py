@@ -49,6 +49,15 @@ def test_a_sample_is_described_by_its_key_and_shard(out):
     assert split.describe(0) == f"sample '{split.index[0]['key'].decode()}' in {out / 'train-000000.tar'}"
 
 
+def test_a_damaged_key_is_described_by_its_bytes(out):
+    def change(index):
+        index["key"][0] = b"\xff"
+        return index
+
+    change_index(out, change)
+    assert open_set(out).split("train").describe(0).startswith("sample '\\xff' in ")
+
+
 def test_the_index_is_mapped_read_only(out):
     with pytest.raises(ValueError, match="read-only"):
         open_set(out).split("train").index["label"][0] = 1
