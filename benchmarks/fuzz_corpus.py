@@ -343,7 +343,12 @@ def damaged_index(rng: random.Random, folder: Path, canary: str) -> Case:
     def damage() -> None:
         content = path.read_bytes()
         noise = content[:-40] + rng.randbytes(40)
-        odd = (_flipped(rng, content, 4), content[: rng.randrange(len(content))], noise, raw.malicious(rng, canary))
+        odd = (
+            _flipped(rng, content, rng.choice((1, 1, 4))),
+            content[: rng.randrange(len(content))],
+            noise,
+            raw.malicious(rng, canary),
+        )
         path.write_bytes(rng.choice(odd))
 
     return Case(ANY, 6, damage=damage)

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from mixdist.config.schema import Config
-from mixdist.data.open import find_samples, open_feed
+from mixdist.data.open import open_feed
+from mixdist.data.samples import find_samples
 from mixdist.world import World
 
 BATCH = 256

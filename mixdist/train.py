@@ -10,7 +10,8 @@ import torch
 
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
-from mixdist.data.open import Samples, find_samples, open_feed
+from mixdist.data.open import open_feed
+from mixdist.data.samples import Samples, find_samples
 from mixdist.engine.checkpoint import Checkpoints, identity
 from mixdist.engine.loop import Trainer
 from mixdist.engine.precision import choose_precision

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from threading import Event
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mixdist.data.manifest import check_fields
+from mixdist.data.manifest import check_fields, inside
 from mixdist.data.remote.locks import locked
 from mixdist.data.remote.node_cache import NodeCache
-from mixdist.data.remote.place import Place, inside
+from mixdist.data.remote.place import Place
 from mixdist.data.remote.urls import join
 from mixdist.errors import DataError, MixdistError
 from mixdist.files import write_text
@@ -35,6 +35,8 @@ FORMAT = "mixdist-set"
 VERSION = 2
 MANIFEST = "manifest.json"
 UNLABELLED = -1
+
+Index: TypeAlias = "np.memmap[Any, np.dtype[np.void]]"
 MAX_MANIFEST = 64 << 20  # bytes: some 400,000 shards
 ROWS = 1 << 16  # that are checked at a time, so that a large index takes no memory
 
@@ -107,6 +109,11 @@ class Split:
         return self.shard_path(number).open("rb")
 
     @property
+    def fingerprint(self) -> list[str]:
+        """Hashes of the shards and of the index: the same shards may be indexed with other labels or another split."""
+        return [*(shard.sha256 for shard in self.shards), sha256(self.index.tobytes()).hexdigest()]
+
+    @property
     def labels(self) -> npt.NDArray[np.int32]:
         """Class numbers of all samples, -1 where unlabelled; shape [samples]."""
         labels: npt.NDArray[np.int32] = self.index["label"]
@@ -119,7 +126,8 @@ class Split:
     def describe(self, sample: int) -> str:
         """Name a sample for an error message: its key and the shard that holds it."""
         row = self.index[sample]
-        return f"sample '{row['key'].decode()}' in {self.describe_shard(int(row['shard']))}"
+        shard = self.describe_shard(int(row["shard"]))
+        return f"sample '{row['key'].decode('ascii', 'backslashreplace')}' in {shard}"
 
 
 @dataclass(frozen=True)
@@ -145,8 +153,8 @@ class PackedSet:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of the content of all shards, the same wherever the set lies."""
-        hashes = [shard.sha256 for name in sorted(self.splits) for shard in self.splits[name].shards]
+        """A short hash of all shards and of what the indexes make of them, the same wherever the set lies."""
+        hashes = [part for name in sorted(self.splits) for part in self.splits[name].fingerprint]
         return sha256(" ".join(hashes).encode()).hexdigest()[:16]
 
     def split(self, name: str) -> Split:
@@ -244,20 +252,25 @@ def _open_split(place: Place, name: str, entry: dict[str, Any], classes: int) ->
     return split
 
 
-def _open_index(place: Place, entry: dict[str, Any]) -> np.memmap[Any, np.dtype[np.void]]:
+def _open_index(place: Place, entry: dict[str, Any]) -> Index:
     name = inside(entry["index"])
+    if not place.cache:
+        return _mapped(name, place, lambda: _map(place.folder / name))
+    url, size, digest = join(place.location, name), entry["index_bytes"], entry["index_sha256"]
+    cache = place.cache
+    return _mapped(name, place, lambda: cache.use(url, size, digest, _map))
+
+
+def _mapped(name: str, place: Place, read: Callable[[], Index]) -> Index:
     try:
-        if place.cache:
-            url = join(place.location, name)
-            return place.cache.use(url, entry["index_bytes"], entry["index_sha256"], _map)
-        return _map(place.folder / name)
+        return read()
     except MixdistError:
         raise
     except Exception as error:  # NumPy's reader of damaged headers raises what Python's own parser raises
         raise DataError(f"{place.describe(name)} cannot be read ({error}); pack the set again") from error
 
 
-def _map(path: Path) -> np.memmap[Any, np.dtype[np.void]]:
+def _map(path: Path) -> Index:
     index = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(index, np.memmap):  # an archive of several arrays
         raise ValueError("it is not one array")

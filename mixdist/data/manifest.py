@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mixdist.errors import DataError
+
 MAX_SIDE = 2**16 - 1  # pixels, as the index holds them
 MAX_NAME = 255  # bytes that file systems take for the name of a file
 
 
 def check_fields(manifest: dict[str, Any]) -> None:
-    """Check the fields that describe the set, that no split is empty, and that all files are named inside the folder.
+    """Check the fields that describe the set, and that no split is empty.
 
     Raises:
         KeyError: a field is missing.
@@ -19,6 +21,20 @@ def check_fields(manifest: dict[str, Any]) -> None:
     for name, fits in _CHECKS.items():
         if not fits(manifest[name]):
             raise TypeError(f"'{name}'")
+
+
+def inside(name: Any) -> str:
+    """Return the name of a file of the set, in words that a file system takes.
+
+    Raises:
+        DataError: it is no such name, or leads out of the set's folder.
+    """
+    parts = name.split("/") if isinstance(name, str) and name.isprintable() else [""]
+    if any(part in ("", "..") or len(part.encode()) > MAX_NAME for part in parts):
+        raise DataError(
+            f"the manifest names the file {str(name)[:80]!r}, which is not inside the set; pack the set again"
+        )
+    return str(name)
 
 
 def _classes(value: Any) -> bool:
@@ -41,16 +57,7 @@ def _splits(value: Any) -> bool:
 
 
 def _split(entry: Any) -> bool:
-    if not isinstance(entry, dict) or type(entry["samples"]) is not int or entry["samples"] < 1:
-        return False
-    return all(_file(name) for name in (entry["index"], *(shard["name"] for shard in entry["shards"])))
-
-
-def _file(name: Any) -> bool:
-    """Tell whether a value names a file inside the set's folder, in words that a file system takes."""
-    if not isinstance(name, str) or not name.isprintable() or name.startswith("/"):
-        return False
-    return all(part not in ("", "..") and len(part.encode()) <= MAX_NAME for part in name.split("/"))
+    return isinstance(entry, dict) and type(entry["samples"]) is int and entry["samples"] >= 1
 
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {

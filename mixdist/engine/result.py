@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mixdist.data.open import Samples
+from mixdist.data.samples import Samples
 from mixdist.engine.loop import Trainer
 from mixdist.engine.window import peak_memory_mb
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+import signal
 from pathlib import Path
 
 import pytest
-from launching import QUIET, TINY_VIT, records, result, run, train
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from damage import flip_bits
+from launching import QUIET, TINY_VIT, records, result, run, train
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -58,7 +56,8 @@ def test_two_ranks_train_without_the_bad_samples_and_list_each_once(damaged: Pat
 def test_over_the_limit_both_ranks_stop_with_the_table_and_exit_2(damaged: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "data.sl": damaged, "data.bad_samples": "skip", "data.bad_limit": 2}
     done = run(train(2, settings), tmp_path)
-    assert done.exit_codes == [2, 2] or done.exit_codes == [2]
+    assert 2 in done.exit_codes
+    assert set(done.exit_codes) <= {2, -signal.SIGTERM}  # torchrun may end a rank that is still leaving
     (line,) = done.errors
     assert "3 of 97 samples cannot be read, more than data.bad_limit 2 allows (2)" in line
     assert "     3  checksum" in done.err

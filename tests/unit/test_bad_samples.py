@@ -12,7 +12,8 @@ from test_streams import CPU, UNEVEN, batches, config, feed_of, sets  # noqa: F4
 
 from mixdist.data.bad import BadSamples
 from mixdist.data.index import open_set
-from mixdist.data.open import find_samples, open_feed
+from mixdist.data.open import open_feed
+from mixdist.data.samples import find_samples
 from mixdist.errors import DataError
 from mixdist.world import World
 

@@ -49,6 +49,15 @@ def test_a_sample_is_described_by_its_key_and_shard(out):
     assert split.describe(0) == f"sample '{split.index[0]['key'].decode()}' in {out / 'train-000000.tar'}"
 
 
+def test_a_damaged_key_is_described_by_its_bytes(out):
+    def change(index):
+        index["key"][0] = b"\xff"
+        return index
+
+    change_index(out, change)
+    assert open_set(out).split("train").describe(0).startswith("sample '\\xff' in ")
+
+
 def test_the_index_is_mapped_read_only(out):
     with pytest.raises(ValueError, match="read-only"):
         open_set(out).split("train").index["label"][0] = 1
@@ -154,7 +163,7 @@ def test_a_file_outside_the_folder_or_without_a_proper_name_is_refused(out, name
         entry["shards"][0].update(name=name) if what == "shard" else entry.update(index=name)
 
     change_manifest(out, change)
-    with pytest.raises(DataError, match="field 'splits' is missing or malformed"):
+    with pytest.raises(DataError, match="which is not inside the set"):
         open_set(out)
 
 
@@ -225,13 +234,6 @@ def test_rows_are_checked_in_every_block(out, monkeypatch):
     change_index(out, change)
     key = np.load(out / "train.index.npy")["key"][15].decode()
     with pytest.raises(DataError, match=f"label 9 of sample '{key}'"):
-        open_set(out)
-
-
-@pytest.mark.parametrize("name", ["../train-000000.tar", "/etc/passwd", "a/../../b"])
-def test_a_manifest_names_no_file_outside_the_set(out, name):
-    change_manifest(out, lambda manifest: manifest["splits"]["train"]["shards"][0].update(name=name))
-    with pytest.raises(DataError, match="which is not inside the set"):
         open_set(out)
 
 

@@ -12,8 +12,7 @@ from packing import packed, pixels, run
 from PIL import Image
 
 from mixdist.cli import main
-from mixdist.data.decode import decode
-from mixdist.data.images import fit
+from mixdist.data.decode import decode, fit
 from mixdist.data.packing.reencode import Encoding, reencode
 from mixdist.errors import DataError, UserError
 

@@ -8,7 +8,7 @@ from test_streams import batches, config, feed_of, sets  # noqa: F401 (sets is a
 
 from mixdist.config.schema import DataConfig
 from mixdist.data.index import open_set
-from mixdist.data.open import find_samples
+from mixdist.data.samples import find_samples
 from mixdist.data.select import noisy_labels
 from mixdist.errors import DataError
 

@@ -24,8 +24,9 @@ from mixdist.data.batch import Batch
 from mixdist.data.decode import decode, fit
 from mixdist.data.images import DirectImages
 from mixdist.data.index import open_set
-from mixdist.data.open import Feed, find_samples, open_feed
+from mixdist.data.open import Feed, open_feed
 from mixdist.data.reading.reader import CENTRE
+from mixdist.data.samples import find_samples
 from mixdist.data.select import training_ids
 from mixdist.errors import DataError, MixdistError
 from mixdist.plan import make_plan

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mixdist.data.video.frames as frames_module
-from mixdist.data.images import fit
+from mixdist.data.decode import fit
 from mixdist.data.video.frames import load_clip, read_frames, sampled_frames
 from mixdist.data.video.positions import centre_frame, first_frame
 from mixdist.data.video.probe import probe

@@ -12,8 +12,8 @@ from PIL import Image
 
 from mixdist.config.schema import Config
 from mixdist.data.images import Images
-from mixdist.data.open import find_samples
 from mixdist.data.reading.reader import CENTRE
+from mixdist.data.samples import find_samples
 from mixdist.engine.loop import Trainer
 from mixdist.engine.update import Updater
 from mixdist.keyed import Ids

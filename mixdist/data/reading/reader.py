@@ -79,7 +79,11 @@ class SampleReader:
             except ValueError as error:
                 out[row] = 0
                 reason = "checksum" if isinstance(error, _ChecksumError) else "undecodable"
-                where = (self._split.describe_shard(shard), rows["key"][row].decode(), offset)
+                where = (
+                    self._split.describe_shard(shard),
+                    rows["key"][row].decode("ascii", "backslashreplace"),
+                    offset,
+                )
                 unread.append(Unread(row, int(ids[row]), *where, reason, " ".join(str(error).split())))
         return unread
 

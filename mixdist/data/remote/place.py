@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from threading import Event
 
 from mixdist.data.remote.node_cache import NodeCache
@@ -54,11 +54,3 @@ class Place:
             what = "is missing" if found is None else f"has {found} bytes"
             raise DataError(f"{path} {what}, the manifest says {size} bytes; copy or pack the set again")
         return path
-
-
-def inside(name: str) -> str:
-    """Refuse the name of a file that does not lie in the set's folder."""
-    path = PurePosixPath(name)
-    if not name.isprintable() or path.is_absolute() or ".." in path.parts or path.name == "":
-        raise DataError(f"the manifest names the file {name!r}, which is not inside the set; pack the set again")
-    return name

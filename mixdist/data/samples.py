@@ -1,0 +1,105 @@
+"""Which sets a run is fed from, and which of their samples take part; nothing is decoded yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixdist.config.schema import Config
+from mixdist.data.index import PackedSet, open_set
+from mixdist.data.remote.node_cache import NodeCache
+from mixdist.data.remote.urls import expand, is_remote, redact
+from mixdist.data.select import labelled_ids, training_ids, unlabelled_ids
+from mixdist.data.tars import Tars, find_tars, names_tars
+from mixdist.errors import DataError
+from mixdist.keyed import Ids
+from mixdist.plan import Counts
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The sets of a run and the samples that take part; nothing is decoded yet."""
+
+    sl: PackedSet
+    ssl: PackedSet | Tars
+    sl_ids: Ids  #: labelled samples of D_sl
+    ssl_ids: Ids  #: samples of D_ssl; numbers of draws where it is tars without an index
+    image_size: int
+
+    @property
+    def counts(self) -> Counts:
+        """The sizes that a plan is made from."""
+        return Counts(ssl=len(self.ssl_ids), sl=len(self.sl_ids), classes=len(self.sl.classes))
+
+    @property
+    def unlabelled(self) -> int:
+        """How many samples only SSL sees."""
+        return len(self.ssl_ids if self.ssl is not self.sl else np.setdiff1d(self.ssl_ids, self.sl_ids))
+
+    @property
+    def same(self) -> bool:
+        """Whether D_ssl and D_sl are the same samples, the simple case of Eq. 2 (x_mix = x_sl)."""
+        return self.sl.folder.resolve() == self.ssl.folder.resolve() and np.array_equal(self.sl_ids, self.ssl_ids)
+
+
+def find_samples(config: Config) -> Samples:
+    """Open the packed sets and select the samples.
+
+    Raises:
+        DataError: see `open_set`, `training_ids` and `labelled_ids`; or images of several sizes and no
+            data.image_size to bring them to.
+    """
+    cache = _node_cache(config)
+    if names_tars(config.data.sl):
+        raise DataError(
+            f"data.sl {redact(config.data.sl)} names tars, but supervised training needs an index of them; make one "
+            f"with mixdist index FOLDER, and give the folder"
+        )
+    sl = open_set(config.data.sl, cache)
+    ssl = _open_ssl(config, sl, cache)
+    size = config.data.image_size
+    if size is None:
+        if sl.image_size is None or sl.image_size[0] != sl.image_size[1]:
+            found = "images of several sizes" if sl.image_size is None else f"{sl.image_size} (height, width) images"
+            raise DataError(f"{sl.location} has {found}; set data.image_size to the side of the square to train on")
+        size = sl.image_size[0]
+    sl_ids = labelled_ids(sl, training_ids(sl, config.data), config.data)
+    return Samples(sl, ssl, sl_ids, _ssl_ids(config, sl, ssl, sl_ids), size)
+
+
+def _ssl_ids(config: Config, sl: PackedSet, ssl: PackedSet | Tars, sl_ids: Ids) -> Ids:
+    if isinstance(ssl, Tars):
+        return np.arange(ssl.samples)
+    ssl_ids = training_ids(ssl, config.data)
+    if config.data.ssl_only_unlabelled:
+        keeping = sl_ids if ssl is sl else labelled_ids(ssl, ssl_ids, config.data)
+        return unlabelled_ids(ssl, ssl_ids, keeping)
+    return ssl_ids
+
+
+def _open_ssl(config: Config, sl: PackedSet, cache: NodeCache | None) -> PackedSet | Tars:
+    """Open D_ssl, which may be tars without an index.
+
+    Raises:
+        DataError: see `open_set`.
+        UserError: see `find_tars`.
+    """
+    if config.ssl_set == config.data.sl:
+        return sl
+    if names_tars(config.ssl_set):
+        return find_tars(config.ssl_set, config.data.ssl_samples, cache or _cache(config), (sl.mean, sl.std))
+    return open_set(config.ssl_set, cache)
+
+
+def _node_cache(config: Config) -> NodeCache | None:
+    """Return where remote files are kept, where a set is remote."""
+    data = config.data
+    if not any(is_remote(location) for location in (*expand(data.sl), *expand(config.ssl_set))):
+        return None
+    return _cache(config)
+
+
+def _cache(config: Config) -> NodeCache:
+    limit = config.data.cache_limit_gb
+    return NodeCache(config.data.cache_dir.expanduser(), None if limit is None else int(limit * 1e9))
