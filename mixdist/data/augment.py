@@ -30,21 +30,24 @@ def augment(images: torch.Tensor, draws: torch.Tensor, kind: Augmentation) -> to
         kind: see `data.augment` in the config.
 
     Returns:
-        float32 [B, S, S, 3], whole grey levels.
+        uint8 [B, S, S, 3].
     """
     if kind == "none":
-        return images.float()
+        return images
     flip = (draws[:, 0] < 0.5) & (kind != "crop")  # a mirrored digit or letter is another one
     if kind == "resized-crop-flip":
         crop = crop_by_kernel if images.device.type == "cpu" else crop_by_products
-        return _mirrored(crop(images, draws), flip).float()
+        return crop(images, draws, flip)
     padding = images.shape[1] // 8 if kind in ("crop-flip", "crop") else 0  # 4 pixels at 32 (He et al. 2016)
-    return _shifted_crop(images, draws, flip, padding).float()
+    return _shifted_crop(images, draws, flip, padding)
 
 
 def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Return float32 [B, 3, S, S] (channels-last in memory) from grey levels [B, S, S, 3] and statistics in [0, 1]."""
-    return ((images - mean * 255) / (std * 255)).permute(0, 3, 1, 2)
+    """Return float32 [B, 3, S, S] (channels-last in memory) from uint8 [B, S, S, 3] and statistics in [0, 1]."""
+    # By rows of S·3 numbers: along channels alone, a CPU would work on 3 numbers at a time, 10 times as long.
+    width = images.shape[2]
+    rows = images.reshape(-1, width * 3).float().sub_((mean * 255).repeat(width)).mul_((1 / (std * 255)).repeat(width))
+    return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
 def _shifted_crop(images: torch.Tensor, draws: torch.Tensor, flip: torch.Tensor, padding: int) -> torch.Tensor:
@@ -59,25 +62,25 @@ def _shifted_crop(images: torch.Tensor, draws: torch.Tensor, flip: torch.Tensor,
     return padded[batch[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-def crop_by_kernel(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Crop a random rectangle of each image and scale it back to [S, S]; uint8 [B, S, S, 3] in and out."""
+def crop_by_kernel(images: torch.Tensor, draws: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
+    """Crop a random rectangle, scale it back to [S, S] and mirror it where ``flip``; uint8 [B, S, S, 3] in and out."""
     size = images.shape[1]
-    boxes = zip(*(column.tolist() for column in crop_boxes(draws, size)), strict=True)
+    boxes = zip(*(column.tolist() for column in (*crop_boxes(draws, size), flip)), strict=True)
     single = torch.split(images.permute(0, 3, 1, 2), 1)  # views, channels last, for which torch has a vectorised kernel
-    scaled = [
-        F.interpolate(
-            image[:, :, top : top + height, left : left + width], (size, size), mode="bicubic", antialias=True
-        )
-        for image, (top, left, height, width) in zip(single, boxes, strict=True)
-    ]
+    scaled = []
+    for image, (top, left, height, width, mirrored) in zip(single, boxes, strict=True):
+        box = image[:, :, top : top + height, left : left + width]
+        square = F.interpolate(box, (size, size), mode="bicubic", antialias=True)
+        scaled.append(square.flip(3) if mirrored else square)
     return torch.cat(scaled).permute(0, 2, 3, 1)
 
 
-def crop_by_products(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+def crop_by_products(images: torch.Tensor, draws: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
     """Do what `crop_by_kernel` does, as two products: the same to two grey levels, as the kernel rounds its weights."""
     size = images.shape[1]
     top, left, height, width = crop_boxes(draws, size)
     columns, rows = resize_weights(left, width, size), resize_weights(top, height, size)
+    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
     wide = _grey_levels(torch.einsum("bxw,bhwc->bhxc", columns, images.float()))
     return _grey_levels(torch.einsum("byh,bhxc->byxc", rows, wide)).byte()
 
@@ -85,10 +88,6 @@ def crop_by_products(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
 def _grey_levels(values: torch.Tensor) -> torch.Tensor:
     """Round as the kernel for uint8 images does after each of its two passes."""
     return values.round().clamp(0, 255)
-
-
-def _mirrored(images: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
-    return torch.where(flip[:, None, None, None], images.flip(2), images)
 
 
 def crop_boxes(draws: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

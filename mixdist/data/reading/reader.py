@@ -6,8 +6,8 @@ its row; everything else goes through `decode` and `fit`.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
+from zlib import crc32 as crc32_of
 
 import numpy as np
 import numpy.typing as npt
@@ -61,21 +61,19 @@ class SampleReader:
             UserError: a clip, and no ffmpeg.
         """
         rows = self._split.index[ids]
-        direct = (rows["height"] == self._size) & (rows["width"] == self._size)
-        starts = self._starts(ids, epoch, rows["frames"])
-        columns = (rows[name].tolist() for name in ("shard", "offset", "size", "crc32", "frames", "milliseconds"))
+        whole = (rows["height"] == self._size) & (rows["width"] == self._size) & (rows["milliseconds"] == 0)
+        columns = (rows[name].tolist() for name in ("shard", "offset", "size", "crc32"))
         unread: list[Unread] = []
-        for row, (shard, offset, size, crc32, frames, milliseconds) in enumerate(zip(*columns, strict=True)):
+        # About 5 us a sample around the 28 us that decoding 64 x 64 pixels takes: keep it short.
+        for row, (shard, offset, size, crc32, direct, target) in enumerate(
+            zip(*columns, whole.tolist(), out[:, 0], strict=True)
+        ):
             content = self._fetch.shard(shard)[offset : offset + size]
             try:
-                if zlib.crc32(content) != crc32:
+                if crc32_of(content) != crc32:
                     raise _ChecksumError(differs(offset, size))
-                if milliseconds:
-                    out[row] = load_clip(content, int(starts[row]), self._frames, self._size, frames)
-                else:
-                    if not (direct[row] and _decoded_in_place(content, out[row, 0])):
-                        out[row, 0] = fit(decode(content), self._size)
-                    out[row, 1:] = out[row, 0]
+                if not (direct and _decoded_in_place(content, target)):
+                    out[row] = self._decoded(content, rows[row], int(ids[row]), epoch)
             except ValueError as error:
                 out[row] = 0
                 reason = "checksum" if isinstance(error, _ChecksumError) else "undecodable"
@@ -85,13 +83,20 @@ class SampleReader:
                     offset,
                 )
                 unread.append(Unread(row, int(ids[row]), *where, reason, " ".join(str(error).split())))
+        if self._frames > 1:
+            out[whole, 1:] = out[whole, :1]
         return unread
 
-    def _starts(self, ids: Ids, epoch: int, frames: npt.NDArray[np.uint32]) -> Ids:
-        """Return the first frame of each visit."""
+    def _decoded(self, content: memoryview, row: np.void, sample: int, epoch: int) -> Pixels:
+        """Decode what is not an image of the wanted size: a clip, or an image to be scaled."""
+        frames = int(row["frames"])
+        if not row["milliseconds"]:
+            return fit(decode(content), self._size)
         if epoch == CENTRE:
-            return centre_frame(frames, self._frames)
-        return first_frame(self._seed, epoch, ids, frames, self._frames)
+            start = centre_frame(frames, self._frames)
+        else:
+            start = first_frame(self._seed, epoch, np.array([sample]), [frames], self._frames)
+        return load_clip(content, int(start), self._frames, self._size, frames)
 
 
 class _ChecksumError(ValueError):
@@ -100,10 +105,8 @@ class _ChecksumError(ValueError):
 
 def _decoded_in_place(content: memoryview, row: Pixels) -> bool:
     """Decode a JPEG of the row's size into the row; False where it is something else, which `decode` then judges."""
-    if bytes(content[:2]) != b"\xff\xd8":
-        return False
     try:
         image = simplejpeg.decode_jpeg(content, "RGB", buffer=row)
-    except ValueError:  # broken, larger than the index says, or CMYK
+    except ValueError:  # no JPEG, broken, larger than the index says, or CMYK
         return False
     return bool(image.shape == row.shape)
