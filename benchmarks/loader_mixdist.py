@@ -25,7 +25,7 @@ def batches(packed: Path, task: str, workers: int, epochs: int) -> Iterator[tupl
     data = {
         "sl": packed,
         "augment": "resized-crop-flip",
-        "workers": workers,
+        "workers": workers if workers > 1 else 0,  # on one core, in this process: as the others' num_workers=0
         "cache": "ram" if task == "cached" else "none",
     }
     only_ssl = {"arm": "ssl+sl", "ssl_epochs": 1, "sl_epochs": 0}  # a stream over all samples, and no test split
