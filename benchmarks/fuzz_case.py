@@ -18,10 +18,11 @@ from mixdist.data.batch import Statistics
 from mixdist.data.checking.check import CheckOptions, check_set
 from mixdist.data.checking.summary import print_report
 from mixdist.data.images import DirectImages
-from mixdist.data.index import Split, open_set
+from mixdist.data.index import Split
 from mixdist.data.indexing.build import index_tars
 from mixdist.data.indexing.options import IndexOptions
 from mixdist.data.indexing.summary import print_summary
+from mixdist.data.open_set import open_set
 from mixdist.data.reading.reader import CENTRE
 from mixdist.errors import UserError
 from mixdist.world import World

@@ -15,7 +15,8 @@ import numpy as np
 from benchmarks.loader_rows import Row, resolve
 from mixdist.data.decode import decode
 from mixdist.data.fetch import Fetcher
-from mixdist.data.index import MANIFEST, Split, open_set
+from mixdist.data.index import MANIFEST, Split
+from mixdist.data.open_set import open_set
 from mixdist.data.packing.division import PackOptions
 from mixdist.data.packing.pack import pack
 from mixdist.data.packing.staging import staged

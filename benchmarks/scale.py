@@ -22,7 +22,8 @@ from rich.table import Table
 
 from benchmarks.machine import machine, versions
 from mixdist.arguments import Parser
-from mixdist.data.index import FORMAT, MANIFEST, VERSION, index_dtype, open_set
+from mixdist.data.index import FORMAT, MANIFEST, VERSION, index_dtype
+from mixdist.data.open_set import open_set
 from mixdist.data.packing.division import PackOptions
 from mixdist.data.packing.pack import pack
 from mixdist.data.packing.staging import staged
@@ -37,7 +38,7 @@ BYTES = 2_000  # of an image in the index that holds no images
 OPEN_INDEX = """
 import json, sys, time
 from pathlib import Path
-from mixdist.data.index import open_set
+from mixdist.data.open_set import open_set
 def memory():
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {name: int(lines[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "RssAnon", "VmHWM")}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixdist.data.index import open_set
+from mixdist.data.open_set import open_set
 
 
 def flip_bits(folder: Path, sample: int, split: str = "train") -> str:

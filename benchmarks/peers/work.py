@@ -14,7 +14,8 @@ import torch
 from torchvision.transforms import v2
 
 from mixdist.data.fetch import Fetcher
-from mixdist.data.index import Split, open_set
+from mixdist.data.index import Split
+from mixdist.data.open_set import open_set
 
 Task = Literal["decode", "augment", "cached"]
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]

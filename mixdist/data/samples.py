@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixdist.config.schema import Config
-from mixdist.data.index import PackedSet, open_set
+from mixdist.data.index import PackedSet
+from mixdist.data.open_set import open_set
 from mixdist.data.remote.node_cache import NodeCache
 from mixdist.data.remote.urls import expand, is_remote, redact
 from mixdist.data.select import labelled_ids, training_ids, unlabelled_ids

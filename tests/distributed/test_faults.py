@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from launching import QUIET, TINY_VIT, Done, flags, run, torchrun, train
 
-from mixdist.data.index import open_set
+from mixdist.data.open_set import open_set
 from mixdist.data.order import Order
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]

@@ -13,7 +13,7 @@ import pytest
 from launching import mixdist, records, result, run, train_here
 from PIL import Image
 
-from mixdist.data.index import open_set
+from mixdist.data.open_set import open_set
 
 FOLDER = os.environ.get("MIXDIST_DATA", "")
 CIFAR, TINY_IMAGENET = "cifar10-jpeg.tar.gz", "tiny-imagenet-25pct.tar.gz"

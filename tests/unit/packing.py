@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mixdist.data.index import PackedSet, open_set
+from mixdist.data.index import PackedSet
+from mixdist.data.open_set import open_set
 from mixdist.data.packing.division import PackOptions
 from mixdist.data.packing.pack import Packed, pack
 

@@ -8,22 +8,20 @@ import numpy as np
 import pytest
 import torch
 from damage import flip_bits, replace_by_text
-from test_streams import CPU, UNEVEN, batches, config, feed_of, sets  # noqa: F401 (sets is a fixture)
+from feeds import ALONE, UNEVEN, batches, config, feed_of
 
 from mixdist.data.bad import BadSamples
-from mixdist.data.index import open_set
 from mixdist.data.open import open_feed
+from mixdist.data.open_set import open_set
 from mixdist.data.samples import find_samples
 from mixdist.errors import DataError
-from mixdist.world import World
 
-ALONE = World(rank=0, local_rank=0, size=1, local_size=1, device=CPU)
 CHECKSUM, TEXT = 5, 21  # two samples of "whole" in different shards
 KINDS = [{"data__cache": "none"}, {"data__cache": "none", "data__workers": 0}, {"data__cache": "ram"}]
 
 
 @pytest.fixture
-def damaged(sets, tmp_path) -> Path:  # noqa: F811
+def damaged(sets, tmp_path) -> Path:
     """A copy of "whole" with one image of a wrong checksum and one that is text."""
     folder = shutil.copytree(sets / "whole", tmp_path / "damaged")
     flip_bits(folder, CHECKSUM)
@@ -33,7 +31,7 @@ def damaged(sets, tmp_path) -> Path:  # noqa: F811
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("policy", ["skip", "quarantine"])
-def test_a_bad_sample_loses_its_weight_and_nothing_else_changes(sets, damaged, policy, kind):  # noqa: F811
+def test_a_bad_sample_loses_its_weight_and_nothing_else_changes(sets, damaged, policy, kind):
     settings = config(damaged, data__bad_samples=policy, data__bad_limit=2, **kind)
     found = batches(feed_of(settings), settings, "sl")
     whole = config(sets / "whole", **kind)
@@ -90,7 +88,7 @@ def test_over_the_limit_the_run_ends_with_the_table(damaged, limit, allowed):
     assert caught.value.collective
 
 
-def test_a_partner_that_is_bad_takes_the_weight_of_its_row(sets, damaged):  # noqa: F811
+def test_a_partner_that_is_bad_takes_the_weight_of_its_row(sets, damaged):
     settings = config(
         sets / "whole", data__ssl=damaged, data__bad_samples="skip", data__bad_limit=9, method__mix_ratio=1
     )
@@ -103,7 +101,7 @@ def test_a_partner_that_is_bad_takes_the_weight_of_its_row(sets, damaged):  # no
     assert all((batch.weight == 1).all() for batch in batches(feed_of(sound), sound, "mix"))
 
 
-def test_a_bad_test_sample_is_not_counted(sets, tmp_path):  # noqa: F811
+def test_a_bad_test_sample_is_not_counted(sets, tmp_path):
     folder = shutil.copytree(sets / "whole", tmp_path / "set")
     flip_bits(folder, 4, "test")
     feed = feed_of(config(folder, data__bad_samples="skip", data__bad_limit=1))

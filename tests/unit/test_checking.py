@@ -14,9 +14,9 @@ from tars import image, sample, samples, write_tar
 
 from mixdist.data.checking.check import CheckOptions, check_set
 from mixdist.data.checking.spread import DRAWS, expected_distinct, full_permutation, some_shards_at_once, sortedness
-from mixdist.data.index import open_set
 from mixdist.data.indexing.build import index_tars
 from mixdist.data.indexing.options import IndexOptions
+from mixdist.data.open_set import open_set
 from mixdist.errors import DataError, UserError
 
 

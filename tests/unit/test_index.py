@@ -8,7 +8,8 @@ import pytest
 from packing import class_folders, packed, pixels
 
 from mixdist.data.decode import decode
-from mixdist.data.index import MANIFEST, open_set
+from mixdist.data.index import MANIFEST
+from mixdist.data.open_set import open_set
 from mixdist.errors import DataError
 
 

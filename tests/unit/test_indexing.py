@@ -14,10 +14,10 @@ from packing import run as run_pack
 from tars import image, sample, samples, write_tar
 
 from mixdist.data.images import DirectImages
-from mixdist.data.index import open_set
 from mixdist.data.indexing.build import index_tars
 from mixdist.data.indexing.labels import MAX_CLASSES
 from mixdist.data.indexing.options import IndexOptions
+from mixdist.data.open_set import open_set
 from mixdist.data.reading.reader import CENTRE
 from mixdist.errors import DataError, UserError
 

@@ -21,7 +21,8 @@ from PIL import Image
 
 from mixdist.cli import main
 from mixdist.data.decode import decode
-from mixdist.data.index import MANIFEST, open_set
+from mixdist.data.index import MANIFEST
+from mixdist.data.open_set import open_set
 from mixdist.data.packing.division import PackOptions, divide
 from mixdist.data.packing.pack import AHEAD
 from mixdist.data.packing.sources import read_source

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from packing import class_folders, packed, run
 
 from mixdist.cli import main
-from mixdist.data.index import open_set
+from mixdist.data.open_set import open_set
 from mixdist.data.packing.encode import Encoded
 from mixdist.data.packing.shards import Limits, Member, write_split
 from mixdist.errors import UserError

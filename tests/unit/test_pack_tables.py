@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from packing import class_folders, packed, run, write_images
 
 from mixdist.cli import main
-from mixdist.data.index import open_set
+from mixdist.data.open_set import open_set
 from mixdist.data.packing.reading import Reading
 from mixdist.data.packing.sources import read_source
 from mixdist.errors import UserError

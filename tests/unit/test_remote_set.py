@@ -13,7 +13,8 @@ from file_server import Fault, serving
 from moto.server import ThreadedMotoServer
 from packing import class_folders, run
 
-from mixdist.data.index import MANIFEST, open_set
+from mixdist.data.index import MANIFEST
+from mixdist.data.open_set import open_set
 from mixdist.data.remote.download import Retry
 from mixdist.data.remote.node_cache import NodeCache
 from mixdist.data.remote.prefetch import prefetch

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from feeds import batches, config, feed_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from test_streams import batches, config, feed_of, sets  # noqa: F401 (sets is a fixture)
 
 from mixdist.config.schema import DataConfig
-from mixdist.data.index import open_set
+from mixdist.data.open_set import open_set
 from mixdist.data.samples import find_samples
 from mixdist.data.select import noisy_labels
 from mixdist.errors import DataError
@@ -38,7 +38,7 @@ def test_label_noise_depends_on_the_subset_seed_alone_and_a_smaller_one_is_part_
     assert noisy_labels(LABELS, 5, noise(0)) is LABELS
 
 
-def test_label_noise_reaches_training_and_spares_the_test_split(sets):  # noqa: F811
+def test_label_noise_reaches_training_and_spares_the_test_split(sets):
     settings = config(sets / "whole", data__label_noise=0.5)
     feed, labels = feed_of(settings), open_set(sets / "whole").split("train").labels
     seen = {
@@ -52,7 +52,7 @@ def test_label_noise_reaches_training_and_spares_the_test_split(sets):  # noqa: 
 
 
 @given(a=st.floats(0.3, 1), b=st.floats(0.3, 1), stratified=st.booleans())
-def test_the_labels_kept_at_a_share_are_kept_at_every_larger_one_and_ssl_sees_all(sets, a, b, stratified):  # noqa: F811
+def test_the_labels_kept_at_a_share_are_kept_at_every_larger_one_and_ssl_sees_all(sets, a, b, stratified):
     def samples(share: float):
         return find_samples(config(sets / "whole", data__labelled_fraction=share, data__stratified=stratified))
 
@@ -69,12 +69,12 @@ def test_the_labels_kept_at_a_share_are_kept_at_every_larger_one_and_ssl_sees_al
         assert np.bincount(labels[small.sl_ids]).tolist() == expected
 
 
-def test_a_labelled_fraction_that_empties_a_class_is_refused_with_both_settings(sets):  # noqa: F811
+def test_a_labelled_fraction_that_empties_a_class_is_refused_with_both_settings(sets):
     with pytest.raises(DataError, match=r"data\.fraction 1 with data\.labelled_fraction 0\.1 leaves class 'cedar'"):
         find_samples(config(sets / "whole", data__labelled_fraction=0.1))
 
 
-def test_ssl_may_see_the_unlabelled_samples_only(sets):  # noqa: F811
+def test_ssl_may_see_the_unlabelled_samples_only(sets):
     samples = find_samples(config(sets / "partly", data__ssl_only_unlabelled=True))
     labels = open_set(sets / "partly").split("train").labels
     assert samples.ssl_ids.tolist() == np.flatnonzero(labels < 0).tolist()
@@ -89,12 +89,12 @@ def test_ssl_may_see_the_unlabelled_samples_only(sets):  # noqa: F811
     assert seen["ssl"].isdisjoint(seen["mix"])
 
 
-def test_ssl_without_a_single_unlabelled_sample_is_refused(sets):  # noqa: F811
+def test_ssl_without_a_single_unlabelled_sample_is_refused(sets):
     with pytest.raises(DataError, match=r"data\.ssl_only_unlabelled leaves no sample of .*, as all 37 have a label"):
         find_samples(config(sets / "whole", data__ssl_only_unlabelled=True))
 
 
-def test_balanced_classes_reach_the_supervised_batches_only(sets):  # noqa: F811
+def test_balanced_classes_reach_the_supervised_batches_only(sets):
     settings = config(sets / "whole", data__balanced=True)
     feed = feed_of(settings)
     labels = np.concatenate([batch.labels.numpy() for batch in batches(feed, settings, "sl")])
@@ -103,7 +103,7 @@ def test_balanced_classes_reach_the_supervised_batches_only(sets):  # noqa: F811
     assert sorted(ssl) == list(range(37))
 
 
-def test_shuffled_shards_reach_the_stream(sets):  # noqa: F811
+def test_shuffled_shards_reach_the_stream(sets):
     settings = config(sets / "whole", data__shuffle="shards", data__shards_at_once=1)
     shards = open_set(sets / "whole").split("train").index["shard"]
     seen = np.concatenate([shards[batch.ids] for batch in batches(feed_of(settings), settings, "sl")])

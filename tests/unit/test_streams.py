@@ -1,6 +1,5 @@
 """Streams: the same batches cached or not and on any number of ranks, errors with a name, and who takes part."""
 
-import dataclasses
 import gc
 import os
 import shutil
@@ -13,91 +12,21 @@ import launching
 import numpy as np
 import pytest
 import torch
+from feeds import batches, config, feed_of, rank_of, stored
 from hypothesis import given
 from hypothesis import strategies as st
-from packing import class_folders, packed, pixels, write_images
+from packing import class_folders, packed, pixels
 from PIL import Image
 
 from mixdist.config.schema import Config
 from mixdist.data import cache
-from mixdist.data.batch import Batch
-from mixdist.data.decode import decode, fit
+from mixdist.data.decode import fit
 from mixdist.data.images import DirectImages
-from mixdist.data.index import open_set
-from mixdist.data.open import Feed, open_feed
+from mixdist.data.open_set import open_set
 from mixdist.data.reading.reader import CENTRE
 from mixdist.data.samples import find_samples
 from mixdist.data.select import training_ids
 from mixdist.errors import DataError, MixdistError
-from mixdist.plan import make_plan
-from mixdist.world import World
-
-CPU = torch.device("cpu")
-ALONE = World(rank=0, local_rank=0, size=1, local_size=1, device=CPU)
-UNEVEN = {"ash": 21, "birch": 12, "cedar": 4}  # training images of each class
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory) -> Path:
-    """A folder of packed sets.
-
-    "whole": 37 labelled 6 x 6 images in 3 classes of 21, 12 and 4, and 9 to test on. "partly": half of them labelled.
-    "plain": 11 unlabelled images of 4 x 6 pixels. "mixed": images of two sizes.
-    """
-    folder = tmp_path_factory.mktemp("sets")
-    source = folder / "source"
-    for split, counts in (("train", UNEVEN), ("test", dict.fromkeys(UNEVEN, 3))):
-        for name, count in counts.items():
-            for row in range(count):
-                path = source / split / name / f"{row:02d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels(f"{split}/{name}/{row}", 6, 6)).save(path)
-    packed(source, folder / "whole", shard_size=10)
-    packed(source, folder / "partly", labelled_fraction=0.5)
-    packed(write_images(folder / "images", *(f"{row}.png" for row in range(11))), folder / "plain")
-    sizes = class_folders(folder / "sizes", "ash", "birch")
-    Image.fromarray(pixels("large", 12, 9)).save(sizes / "ash" / "large.png")
-    packed(sizes, folder / "mixed")
-    return folder
-
-
-def config(sl: Path, **settings: object) -> Config:
-    """Return a config of batch 8; settings by dotted key, "__" for the dot."""
-    tree: dict = {"data": {"sl": sl}, "method": {"ssl_epochs": 2, "sl_epochs": 2}, "train": {"batch": 8}}
-    for key, value in settings.items():
-        section, name = key.split("__")
-        tree.setdefault(section, {})[name] = value
-    return Config.model_validate(tree)
-
-
-def feed_of(settings: Config, world: World = ALONE) -> Feed:
-    return open_feed(settings, find_samples(settings), world)
-
-
-def rank_of(rank: int, size: int) -> World:
-    return World(rank=rank, local_rank=rank, size=size, local_size=size, device=CPU)
-
-
-def batches(feed: Feed, settings: Config, phase: str, epoch: int = 0, first_step: int = 0) -> list:
-    """Return the micro-batches of one epoch, all steps after one another."""
-    plan = make_plan(settings, find_samples(settings).counts)
-    steps = next(found.steps_per_epoch for found in plan.phases if found.name == phase)
-    return [kept(batch) for step in feed.train[phase].epoch(epoch, steps, first_step) for batch in step]
-
-
-def kept(batch: Batch) -> Batch:
-    """Return a batch that stays as it is when the next step arrives."""
-    partners = None if batch.partners is None else batch.partners.clone()
-    return dataclasses.replace(batch, images=batch.images.clone(), partners=partners)
-
-
-def stored(folder: Path, split: str, sample: int) -> np.ndarray:
-    """Return the image of a sample, read from its shard by the index alone."""
-    found = open_set(folder).split(split)
-    row = found.index[sample]
-    content = (folder / found.shards[row["shard"]].name).read_bytes()[row["offset"] :][: row["size"]]
-    return decode(content)
-
 
 # What a batch holds
 

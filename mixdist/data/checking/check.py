@@ -14,7 +14,8 @@ from mixdist.data.checking.findings import Finding
 from mixdist.data.checking.spread import DRAWS, full_permutation, some_shards_at_once, sortedness
 from mixdist.data.faults import Fault
 from mixdist.data.fetch import Fetcher
-from mixdist.data.index import PackedSet, Split, open_set
+from mixdist.data.index import PackedSet, Split
+from mixdist.data.open_set import open_set
 from mixdist.errors import UserError
 
 DECODED = 1000  # images of a split: seconds, and any fault that strikes 1 % of them is found

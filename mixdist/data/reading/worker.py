@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from mixdist.data.index import open_set
+from mixdist.data.open_set import open_set
 from mixdist.data.reading.memory import Request, Setup
 from mixdist.data.reading.reader import SampleReader
 from mixdist.data.remote.node_cache import NodeCache
