@@ -34,7 +34,7 @@ class Access:
     """How the images of a run are read, the same for all of its sets."""
 
     size: int  #: side of the decoded square in pixels
-    frames: int  #: images of one visit to a clip
+    frames: int  #: images of one visit, where the set has clips
     seed: int
     cache: CacheMode
     folder: Path  #: for the disk cache
@@ -70,6 +70,8 @@ def make_images(packed: PackedSet, name: str, ids: Ids, access: Access) -> tuple
     place = access.cache if access.cache != "auto" else _choose(len(ids), access)
     if split.index["milliseconds"][ids].any():
         place = "none"  # each visit to a clip sees other frames of it
+    else:
+        access = replace(access, frames=1)
     if place == "none":
         if access.workers == 0:
             return DirectImages(split, access.size, access.frames, access.seed), place
@@ -99,8 +101,7 @@ def _decode(out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access
     if access.workers == 0 or len(ids) < WORTH_A_POOL:
         return fill(out, DirectImages(split, access.size), ids)
     slots = FILL_AHEAD + 1
-    setup = replace(access.setup(packed, split, slots * CHUNK), frames=1)
-    pooled = PooledImages(setup, access.workers, FILL_AHEAD, slots)
+    pooled = PooledImages(access.setup(packed, split, slots * CHUNK), access.workers, FILL_AHEAD, slots)
     try:
         return fill(out, pooled, ids)
     finally:
@@ -119,7 +120,9 @@ def _on_disk(
         with _locked(path):
             if not listed.is_file():
                 partial = path.with_suffix(".partial")
-                partial.unlink(missing_ok=True)
+                with partial.open("wb") as file:
+                    if hasattr(os, "posix_fallocate"):  # a disk that is full only later would kill the process
+                        os.posix_fallocate(file.fileno(), 0, numbers)
                 images = torch.from_file(str(partial), shared=True, size=numbers, dtype=torch.uint8)
                 unread = _decode(images.view(shape), packed, split, ids, access)
                 del images
@@ -127,9 +130,9 @@ def _on_disk(
                 write_json(listed, [asdict(one) for one in unread])
         unread = [Unread(**one) for one in json.loads(listed.read_text())]
         return torch.from_file(str(path), shared=True, size=numbers, dtype=torch.uint8).view(shape), unread
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except OSError as error:
         raise UserError(
-            f"data.cache disk: {path} cannot be written ({error}); it needs {numbers / 2**20:,.0f} MiB in "
+            f"data.cache disk: {path} cannot be written ({error.strerror}); it needs {numbers / 2**20:,.0f} MiB in "
             f"data.cache_dir {access.folder}: give another one, or data.cache none"
         ) from error
 

@@ -121,8 +121,16 @@ class Stream:
             weight=self._to_device(torch.from_numpy(np.repeat(weight, frames))),
             ids=np.repeat(rows.visits, frames),  # one crop and one mask for all frames of a visit
             epoch=epoch,
-            partners=found[1] if pending.partners else None,
+            partners=self._frames_of(found[1], frames) if pending.partners else None,
         )
+
+    def _frames_of(self, partners: torch.Tensor, frames: int) -> torch.Tensor:
+        """Bring partners to as many frames a visit as the images have: where only one of the two sets has clips."""
+        assert self.partners is not None
+        theirs = self.partners.images.frames
+        if theirs == frames:
+            return partners
+        return partners[::theirs].repeat_interleave(frames, 0)
 
     def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.world.device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():

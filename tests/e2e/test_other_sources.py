@@ -99,17 +99,30 @@ def test_tars_as_the_supervised_set_are_refused_with_the_way_to_index_them(serve
     assert "supervised training needs an index of them; make one with mixdist index" in done.errors[0]
 
 
-@pytest.mark.parametrize("frames", [1, 3])
-def test_clips_are_trained_and_tested_on(tmp_path: Path, frames: int) -> None:
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A packed set of 12 clips of 5 to 16 frames in two classes, 8 of them to train on."""
     for number in range(12):
         path = tmp_path / "films" / f"class-{number % 2}" / f"{number}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_clip(path, 5 + number, first=40 * (number % 2))
-    packed(tmp_path, "films", "set", "--video", "clips", "--test-fraction", "0.34")
-    settings = {**SETTINGS, "data.sl": "set", "data.image_size": 8, "data.clip_frames": frames, "train.batch": 4}
+    packed(tmp_path, "films", "clips", "--video", "clips", "--test-fraction", "0.34")
+    return tmp_path / "clips"
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_clips_are_trained_and_tested_on(clips: Path, tmp_path: Path, frames: int) -> None:
+    settings = {**SETTINGS, "data.sl": clips, "data.image_size": 8, "data.clip_frames": frames, "train.batch": 4}
     done = run(train(1, settings), tmp_path)
     assert (done.code, done.errors) == (0, []), done.err
     assert "decoded at each visit" in done.out
     found = result(tmp_path / "run")
     assert found["accuracy"] is not None
     assert found["phases"]["ssl"]["images"] == 8  # clips, however many frames of each
+
+
+def test_frames_of_clips_are_mixed_into_images(packed_sets: Path, clips: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "data.sl": packed_sets / "tiny", "data.ssl": clips, "data.clip_frames": 2}
+    done = run(train(1, settings), tmp_path)
+    assert (done.code, done.errors) == (0, []), done.err
+    assert {record["phase"] for record in records(tmp_path / "run")} == {"ssl", "mix", "sl"}

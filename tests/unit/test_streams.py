@@ -1,5 +1,6 @@
 """Streams: the same batches cached or not and on any number of ranks, errors with a name, and who takes part."""
 
+import errno
 import gc
 import os
 import shutil
@@ -26,7 +27,7 @@ from mixdist.data.open_set import open_set
 from mixdist.data.reading.reader import CENTRE
 from mixdist.data.samples import find_samples
 from mixdist.data.select import training_ids
-from mixdist.errors import DataError, MixdistError
+from mixdist.errors import DataError, MixdistError, UserError
 
 # What a batch holds
 
@@ -67,6 +68,29 @@ def test_auto_keeps_what_fits_a_quarter_of_the_free_memory_and_says_where(sets, 
     free["SC_AVPHYS_PAGES"] += 1
     assert "whole/train: 37 images of 6 px, kept in RAM" in feed_of(config(sets / "whole")).notes
     assert "decoded at each visit" in feed_of(config(sets / "whole"), rank_of(0, 2)).notes[0]  # two processes share it
+
+
+def test_the_disk_cache_is_filled_once_and_read_from_then_on(sets, tmp_path):
+    folder = shutil.copytree(sets / "whole", tmp_path / "set")
+    settings = config(folder, data__cache="disk", data__cache_dir=tmp_path / "cache")
+    before = batches(feed_of(settings), settings, "sl")
+    for shard in folder.glob("train-*.tar"):
+        shard.write_bytes(bytes(shard.stat().st_size))  # of what it was, only the size is left
+    for one, other in zip(before, batches(feed_of(settings), settings, "sl"), strict=True):
+        assert torch.equal(one.images, other.images)
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+def test_a_disk_that_is_too_small_for_the_cache_is_named_with_what_is_needed(sets, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cache.os, "posix_fallocate", full)
+    settings = config(sets / "whole", data__cache="disk", data__cache_dir=tmp_path / "cache")
+    with pytest.raises(
+        UserError, match=r"data\.cache disk: .* cannot be written \(No space left on device\); it needs"
+    ):
+        feed_of(settings)
 
 
 @pytest.mark.parametrize("cache_kind", ["none", "ram"])
