@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 quickstart: $(STAMP)  ## three arms, two seeds each, on two processes, and the page that compares them
-	test -f data/digits/manifest.json || $(BIN)/mixdist pack digits data/digits --labelled-fraction 0.1
+	$(BIN)/mixdist pack digits data/digits --labelled-fraction 0.1 --overwrite
 	for seed in $(SEEDS); do for arm in $(ARMS); do \
 	  OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node=2 -m mixdist.train --config configs/quickstart.yaml \
 	    --method.arm $$arm --seed $$seed --run.dir $(RUNS)/$$arm-$$seed || exit 1; \

@@ -128,6 +128,16 @@ def test_the_order_does_not_depend_on_the_batch(batch):
     np.testing.assert_array_equal(order_of(50, batch).epoch(3), order_of(50, 8).epoch(3))
 
 
+@given(cuts(), st.data())
+def test_an_epoch_taken_up_at_any_step_on_any_number_of_ranks_goes_on_in_the_same_order(cut, data):
+    order, _, micro_batch = cut
+    seen = []
+    for step in range(steps_of(len(order.ids), order.batch)):
+        world = data.draw(st.integers(1, min(8, order.batch)))  # stopped and taken up at each step, on other ranks
+        seen += chain(*(counted(pieces) for pieces in shares(order, step, world, micro_batch)))
+    assert seen == order.epoch(0).tolist()
+
+
 # Shards at a time, and balanced classes
 
 
