@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from clips import write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 from packing import class_folders, run
@@ -17,6 +18,7 @@ from mixdist.data.checking.spread import DRAWS, expected_distinct, full_permutat
 from mixdist.data.indexing.build import index_tars
 from mixdist.data.indexing.options import IndexOptions
 from mixdist.data.open_set import open_set
+from mixdist.data.packing.videos import VideoOptions
 from mixdist.errors import DataError, UserError
 
 
@@ -93,6 +95,16 @@ def test_an_image_of_another_size_than_the_index_says_is_found_by_decoding(pets)
     rewritten(pets, "height", 5)
     assert [fault.reason for fault in check(pets, decode=None).faults] == ["another size"]
     assert not check(pets, decode=0).damaged
+
+
+@pytest.mark.parametrize("field", ["frames", "milliseconds"])
+def test_a_clip_that_is_not_as_long_as_the_index_says_is_damaged(tmp_path, field):
+    write_clip(tmp_path / "films" / "one.mp4", 7)
+    run(tmp_path / "films", tmp_path / "set", video=VideoOptions("clips"))
+    assert not check(tmp_path / "set", decode=None).damaged
+    rewritten(tmp_path / "set", field, 9)
+    (fault,) = check(tmp_path / "set", decode=None).faults
+    assert (fault.reason, "the index says" in fault.message) == ("another size", True)
 
 
 def test_an_image_that_does_not_decode_is_found(tmp_path):

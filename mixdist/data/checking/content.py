@@ -13,6 +13,7 @@ from mixdist.data.fetch import Fetcher
 from mixdist.data.index import PackedSet, Split
 from mixdist.data.packing.pack import in_order, progress_bar
 from mixdist.data.packing.shards import sha256_of
+from mixdist.data.video.probe import probe
 from mixdist.errors import DataError
 from mixdist.keyed import Ids, make_key, permutation
 
@@ -35,10 +36,8 @@ def shard_faults(packed: PackedSet) -> tuple[int, list[Fault]]:
 
 
 def chosen_to_decode(split: Split, count: int | None, seed: int) -> Ids:
-    """Return the rows to decode: ``count`` still images drawn by the seed, or all of them for None."""
-    stills = np.flatnonzero(split.index["milliseconds"] == 0)
-    order = permutation(make_key(seed, f"check/{split.name}"), len(stills))
-    return np.sort(stills[order[:count]])
+    """Return the rows to decode: ``count`` images and clips drawn by the seed, or all of them for None."""
+    return np.sort(permutation(make_key(seed, f"check/{split.name}"), len(split.index))[:count])
 
 
 def sample_faults(split: Split, fetch: Fetcher, decoded: Ids, workers: int) -> list[Fault]:
@@ -65,14 +64,23 @@ def sample_faults(split: Split, fetch: Fetcher, decoded: Ids, workers: int) -> l
 def _sample_fault(split: Split, fetch: Callable[[int], bytes], sample: int, decoded: bool) -> Fault | None:
     row = split.index[sample]
     shard = split.shards[int(row["shard"])].name
+    said = f"{row['width']} x {row['height']} pixels, {row['frames']} frames, {row['milliseconds']} ms"
     try:
         content = fetch(sample)
-        shape = decode(content).shape[:2] if decoded else (row["height"], row["width"])
+        found = _looked_at(content, bool(row["milliseconds"])) if decoded else said
     except DataError as error:
         return Fault("changed sample", shard, str(error))
     except ValueError as error:
         return Fault("undecodable image", shard, f"{split.describe(sample)}: {error}")
-    if shape != (row["height"], row["width"]):
-        said = f"{row['width']} x {row['height']}"
-        return Fault("another size", shard, f"{split.describe(sample)}: {shape[1]} x {shape[0]}, the index says {said}")
+    if found != said:
+        return Fault("another size", shard, f"{split.describe(sample)}: {found}, the index says {said}")
     return None
+
+
+def _looked_at(content: bytes, clip: bool) -> str:
+    """Decode an image, or a whole clip, and say what it is."""
+    if clip:
+        found = probe(content)
+        return f"{found.width} x {found.height} pixels, {found.frames} frames, {found.milliseconds} ms"
+    height, width = decode(content).shape[:2]
+    return f"{width} x {height} pixels, 1 frames, 0 ms"

@@ -43,7 +43,13 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("--decode", default=str(DECODED), metavar="N", help="images of a split to decode, all or none (default: 1000)")
     add("--batch", type=int, default=256, metavar="N", help="batch whose mixture is foretold (default: %(default)s)")
-    add("--shards-at-once", type=int, default=8, metavar="K", help="the same for K shards at a time (default: %(default)s)")
+    add(
+        "--shards-at-once",
+        type=int,
+        default=8,
+        metavar="K",
+        help="the same for K shards at a time (default: %(default)s)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="decides which images are decoded (default: %(default)s)")
     add("--workers", type=int, metavar="N", help="threads that read and decode (default: the number of cores)")
     add("--strict", action="store_true", help="end with exit code 2 on warnings too")
