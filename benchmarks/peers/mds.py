@@ -31,8 +31,9 @@ def prepare_bytes(packed: Path, out: Path) -> None:
 
 
 def default(source: Path, task: Task, workers: int, epochs: int) -> Batches:
-    """Its own decoding (PIL), torchvision's transforms on each sample."""
-    yield from _epochs(_Samples(source, documented(task)), workers, epochs)
+    """Its own decoding (PIL), torchvision's transforms on each sample; some images are grayscale."""
+    change = documented(task)
+    yield from _epochs(_Samples(source, lambda image: change(image.convert("RGB"))), workers, epochs)
 
 
 def fast(source: Path, task: Task, workers: int, epochs: int) -> Batches:
