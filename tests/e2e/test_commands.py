@@ -46,6 +46,7 @@ RECORD = {
     "latency_s": float,
     "accuracy": float | None,
     "top5": float | None,
+    "bad_samples": int,
 }
 
 

@@ -225,7 +225,7 @@ def test_an_offset_that_wraps_around_is_refused(out):
 
 
 def test_rows_are_checked_in_every_block(out, monkeypatch):
-    monkeypatch.setattr("mixdist.data.index.ROWS", 3)
+    monkeypatch.setattr("mixdist.data.index_rows.ROWS", 3)
     assert len(open_set(out).split("train").index) == 16
 
     def change(index):

@@ -124,10 +124,12 @@ class _Worker:
 
     def _died(self) -> MixdistError:
         code = self._process.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"left with exit code {code}"
-        return MixdistError(
-            f"a process that decodes images {how} (out of memory?); lower data.workers, or keep fewer images in memory"
-        )
+        if code < 0:
+            return MixdistError(
+                f"a process that decodes images was ended by signal {-code} (out of memory?); lower data.workers, or "
+                f"keep fewer images in memory"
+            )
+        return MixdistError(f"a process that decodes images left with exit code {code}; what it said stands above")
 
     def close(self) -> None:
         self._requests.close()

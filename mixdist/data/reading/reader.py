@@ -93,9 +93,9 @@ class SampleReader:
         if not row["milliseconds"]:
             return fit(decode(content), self._size)
         if epoch == CENTRE:
-            start = centre_frame(frames, self._frames)
+            (start,) = centre_frame([frames], self._frames)
         else:
-            start = first_frame(self._seed, epoch, np.array([sample]), [frames], self._frames)
+            (start,) = first_frame(self._seed, epoch, np.array([sample]), [frames], self._frames)
         return load_clip(content, int(start), self._frames, self._size, frames)
 
 
