@@ -43,7 +43,7 @@ def test_tars_of_another_tool_are_indexed_checked_and_trained_on(tars: Path, tmp
     assert "mixdist check tars" in done.out
     done = run(mixdist("check", "tars", "--strict"), tmp_path)
     assert (done.code, done.errors) == (0, []), done.err
-    assert done.out.rstrip().endswith("tars is whole; 0 warnings")
+    assert done.out.rstrip().endswith("tars is whole; warnings: 0")
     assert "\x1b" not in done.out  # plain in a file
     settings = {**QUIET, **TINY_VIT, "train.batch": 16, "method.ssl_epochs": 1, "method.sl_epochs": 1}
     assert train_here({**settings, "method.arm": "sl", "data.sl": tars, "run.dir": tmp_path / "run"}) == 0
@@ -71,7 +71,7 @@ def test_damage_gives_exit_code_2_and_warnings_do_so_only_when_strict(tars: Path
     assert run(mixdist("index", "tars"), tmp_path).code == 0
     done = run(mixdist("check", "tars"), tmp_path)
     assert (done.code, done.errors) == (0, [])
-    assert "24 test samples (50.0%) are in train too" in " ".join(done.out.split())
+    assert "24 of the test samples (50.00%) are in train too" in " ".join(done.out.split())
     assert run(mixdist("check", "tars", "--strict"), tmp_path).code == 2
     content = bytearray((tars / "x-train-0.tar").read_bytes())
     content[700] ^= 1

@@ -141,7 +141,7 @@ def test_duplicates_and_leakage_are_counted_by_content(tmp_path):
     assert found(report, "duplicates").detail.startswith("2 samples repeat")
     assert found(report, "duplicates", "test").level == "ok"
     assert found(report, "leakage", "set").level == "warning"
-    assert found(report, "leakage", "set").detail.startswith("1 test samples (25.0%)")
+    assert found(report, "leakage", "set").detail.startswith("1 of the test samples (25.00%)")
 
 
 def test_copies_under_different_labels_are_named(tmp_path):

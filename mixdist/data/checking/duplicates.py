@@ -67,6 +67,6 @@ def _across(splits: Mapping[str, Split], groups: list[list[Place]]) -> Finding:
     share = len(leaked) / len(splits["test"].index)
     first = splits["test"].describe(leaked[0])
     detail = (
-        f"{len(leaked):,} test samples ({share:.1%}) are in train too, the first {first}: the test score is too high"
+        f"{len(leaked):,} of the test samples ({share:.2%}) are in train too, the first {first}: the test score is too high"
     )
     return Finding("warning", "set", "leakage", detail)

@@ -24,4 +24,4 @@ def print_report(report: Report, console: Console) -> None:
     if report.faults:
         console.print(faults_table(report.faults, "damaged"))
     verdict = "damaged: copy, pack or index the set again" if report.damaged else "whole"
-    print_line(console, f"{report.packed.folder} is {verdict}; {report.warnings} warnings")
+    print_line(console, f"{report.packed.folder} is {verdict}; warnings: {report.warnings}")
