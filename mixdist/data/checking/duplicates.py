@@ -66,7 +66,6 @@ def _across(splits: Mapping[str, Split], groups: list[list[Place]]) -> Finding:
         return Finding("ok", "set", "leakage", "no test sample has the content of a train sample")
     share = len(leaked) / len(splits["test"].index)
     first = splits["test"].describe(leaked[0])
-    detail = (
-        f"{len(leaked):,} of the test samples ({share:.2%}) are in train too, the first {first}: the test score is too high"
-    )
+    how_many = f"{len(leaked):,} of the test samples ({share:.2%})"
+    detail = f"{how_many} are in train too, the first {first}: the test score is too high"
     return Finding("warning", "set", "leakage", detail)
