@@ -1,4 +1,4 @@
-"""The argument parser of every subcommand: a mistake is a UserError, so that it looks like all others."""
+"""The argument parser and range checks of every subcommand: a mistake is a UserError, as all others are."""
 
 from __future__ import annotations
 
@@ -21,3 +21,24 @@ class Parser(argparse.ArgumentParser):
             UserError: always.
         """
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def refuse_seed(seed: int) -> None:
+    """Refuse a ``--seed`` that keyed arithmetic cannot take.
+
+    Raises:
+        UserError: it is negative, or 2^63 or more.
+    """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed {seed} is out of range; it should be 0 or more, below 2^63")
+
+
+def refuse_below_one(**options: int) -> None:
+    """Refuse numbers below 1; the keywords are the options' names with "_" for "-".
+
+    Raises:
+        UserError: naming the first that is.
+    """
+    for name, value in options.items():
+        if value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value} is out of range; it should be 1 or more")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +15,7 @@ from mixdist.data.images import CHUNK, DirectImages, Images, PooledImages, Resid
 from mixdist.data.index import PackedSet, Split
 from mixdist.data.reading.memory import Setup
 from mixdist.data.reading.reader import Unread
+from mixdist.data.remote.locks import locked
 from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.keyed import Ids
@@ -117,7 +115,8 @@ def _on_disk(
     listed = path.with_suffix(".json")  # written last: a file without it is not whole
     numbers = len(ids) * access.size**2 * 3
     try:
-        with _locked(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
             if not listed.is_file():
                 partial = path.with_suffix(".partial")
                 with partial.open("wb") as file:
@@ -135,12 +134,3 @@ def _on_disk(
             f"data.cache disk: {path} cannot be written ({error.strerror}); it needs {numbers / 2**20:,.0f} MiB in "
             f"data.cache_dir {access.folder}: give another one, or data.cache none"
         ) from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Let one process of the node at a time into the block."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

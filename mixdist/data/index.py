@@ -12,6 +12,7 @@ shard follows when it is first asked for.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from threading import Event
@@ -140,7 +141,7 @@ class PackedSet:
         """The set's folder; of a remote set the folder on this machine that holds its manifest, named as the set is."""
         return self.place.folder
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A short hash of all shards and of what the indexes make of them, the same wherever the set lies."""
         hashes = [part for name in sorted(self.splits) for part in self.splits[name].fingerprint]

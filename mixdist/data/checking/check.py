@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mixdist.arguments import refuse_below_one, refuse_seed
 from mixdist.data.checking.content import chosen_to_decode, sample_faults, shard_faults
 from mixdist.data.checking.duplicates import duplicate_findings
 from mixdist.data.checking.findings import Finding
@@ -37,12 +38,8 @@ class CheckOptions:
         """Refuse values out of range with a ``UserError``."""
         if self.decode is not None and self.decode < 0:
             raise UserError(f"--decode {self.decode} is out of range; it should be 0 or more, all or none")
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"--seed {self.seed} is out of range; it should be 0 or more, below 2^63")
-        named = (("--batch", self.batch), ("--shards-at-once", self.shards_at_once), ("--workers", self.workers))
-        for option, value in named:
-            if value < 1:
-                raise UserError(f"{option} {value} is out of range; it should be 1 or more")
+        refuse_seed(self.seed)
+        refuse_below_one(batch=self.batch, shards_at_once=self.shards_at_once, workers=self.workers)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mixdist.arguments import refuse_below_one, refuse_seed
 from mixdist.errors import UserError
 
 
@@ -32,12 +33,10 @@ class IndexOptions:
             raise UserError(f"--test-fraction {self.test_fraction} is out of range; it should be above 0, below 1")
         if self.test_fraction is not None and self.test is not None:
             raise UserError("--test-fraction contradicts --test, which already names the test shards; drop one")
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"--seed {self.seed} is out of range; it should be 0 or more, below 2^63")
+        refuse_seed(self.seed)
         if self.label_field is not None and self.label_text:
             raise UserError("--label-field and --label-text both say where labels are; drop one")
-        if self.workers < 1:
-            raise UserError(f"--workers {self.workers} is out of range; it should be 1 or more")
+        refuse_below_one(workers=self.workers)
 
     @property
     def label_extension(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from mixdist.arguments import refuse_below_one, refuse_seed
 from mixdist.data.index import UNLABELLED
 from mixdist.data.packing.drawing import draw, units_per_class
 from mixdist.data.packing.folders import Sample
@@ -46,11 +47,8 @@ class PackOptions:
             raise UserError(
                 f"--labelled-fraction {self.labelled_fraction} is out of range; it should be above 0, up to 1"
             )
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"--seed {self.seed} is out of range; it should be 0 or more, below 2^63")
-        for option, value in (("--shard-size", self.shard_size), ("--workers", self.workers)):
-            if value < 1:
-                raise UserError(f"{option} {value} is out of range; it should be 1 or more")
+        refuse_seed(self.seed)
+        refuse_below_one(shard_size=self.shard_size, workers=self.workers)
         if self.shard_bytes is not None and self.shard_bytes < SMALLEST_TAR:
             raise UserError(
                 f"--shard-bytes {self.shard_bytes} is out of range; it should be {SMALLEST_TAR} or more, as no tar "
