@@ -28,6 +28,18 @@ class UserError(MixdistError):
     exit_code = 2
 
 
+class NotFiniteError(MixdistError):
+    """Too many updates in a row whose loss or gradient was not finite (exit code 70)."""
+
+    exit_code = 70
+
+
+class StoppedError(MixdistError):
+    """The run was asked to stop by a signal, and has saved where it stands (exit code 75: start it again)."""
+
+    exit_code = 75
+
+
 class DataError(UserError):
     """A sample, shard or packed set that cannot be used; the message names the file and the key."""
 

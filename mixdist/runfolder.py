@@ -38,6 +38,11 @@ class RunFolder:
         """The samples that could not be read, a line each, where data.bad_samples is "quarantine"."""
         return self.path / "quarantine.jsonl"
 
+    @property
+    def not_finite(self) -> Path:
+        """What is known of the batch at which a run ended, whose loss or gradient was not finite too often."""
+        return self.path / "not-finite.json"
+
     def open(self, resume: Literal["auto", "require", "fresh"]) -> None:
         """Make the folder, and remove an earlier run from it where that was asked for.
 
@@ -53,7 +58,7 @@ class RunFolder:
                 checkpoint.unlink()
             for name in ("config.yaml", "plan.json", "metrics.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
-            for file in (self.result, self.reconstruction, self.quarantine):
+            for file in (self.result, self.reconstruction, self.quarantine, self.not_finite):
                 file.unlink(missing_ok=True)
         if resume == "require" and not any(self.checkpoints.glob("step-*.pt")):
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")

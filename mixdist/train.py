@@ -130,6 +130,7 @@ def build_trainer(
         precision=precision,
         checkpoints=Checkpoints(folder.checkpoints, run_identity(config, samples), config.run.keep_checkpoints),
         reconstructed=reconstructed,
+        not_finite=folder.not_finite,
     )
 
 

@@ -175,6 +175,12 @@ class TrainConfig(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="autocast type; auto: bf16 on a GPU that has it, else fp32"
     )
+    max_skipped: int = Field(
+        20,
+        ge=0,
+        description="updates in a row that are left out where loss or gradient is not finite, before the run stops; "
+        "fp16 leaves out some at its start, while it finds its scale",
+    )
     log_every: int = Field(20, ge=1, description="steps between two records of metrics.jsonl")
     eval_every: int = Field(1, ge=1, description="epochs between two evaluations in MIX and SL; the end is always one")
     eval_batch: int = Field(256, ge=1, description="images of one forward in evaluation")

@@ -146,13 +146,14 @@ class _Opener:
             bad=self.bad,
             world=self.world,
             micro_batch=config.train.micro_batch,
+            describe=lambda draw: f"draw {draw} from {packed.location}",
         )
         if isinstance(packed, Tars):
             return stream
         split = packed.split("train")
         labels = noisy_labels(split.labels, len(packed.classes), config.data)
         order = self._ordered(stream.order, split, labels if config.data.balanced and purpose == "sl" else None)
-        return replace(stream, labels=labels, order=order, approach=self._approach(split))
+        return replace(stream, labels=labels, order=order, describe=split.describe, approach=self._approach(split))
 
     def _ordered(self, order: Order, split: Split, labels: npt.NDArray[np.int32] | None) -> Order:
         """Add to an order what it needs to shuffle shards and to balance classes, where that is asked for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -67,9 +67,10 @@ class Stream:
     bad: BadSamples
     world: World
     micro_batch: int | None
+    describe: Callable[[int], str]  #: names a sample by its id
     approach: Approach = at_hand
 
-    def epoch(self, epoch: int, steps: int, first_step: int = 0) -> Iterator[list[Batch]]:
+    def epoch(self, epoch: int, steps: int, first_step: int = 0) -> Generator[list[Batch], None, None]:
         """Yield this rank's micro-batches for each step of a 0-based epoch, from ``first_step`` on.
 
         A step's images may lie in memory that is used again: they are valid until the next step is asked for.

@@ -8,7 +8,6 @@ import torch
 
 from mixdist.data.stream import TestStream
 from mixdist.engine.precision import Precision
-from mixdist.engine.strategy import average_buffers
 from mixdist.errors import DataError
 from mixdist.model.mixmodel import MixModel
 
@@ -36,10 +35,11 @@ class Score:
 def evaluate(model: MixModel, test: TestStream, precision: Precision) -> Score:
     """Evaluate every sample of the test split once, over all ranks; one that cannot be read is not counted.
 
+    The model is the same on all of them (`Strategy.publish`).
+
     Raises:
         DataError: no sample can be read.
     """
-    average_buffers(model, test.world)
     model.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=test.world.device)
     classes = model.classifier.out_features

@@ -6,23 +6,30 @@ saved, so that a run killed in between repeats the epoch instead of losing its l
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mixdist.config.schema import Config
+from mixdist.data.batch import Batch
 from mixdist.data.open import Feed
 from mixdist.engine.checkpoint import Checkpoints
-from mixdist.engine.evaluate import evaluate
-from mixdist.engine.optim import Optimiser, State, make_optimiser
+from mixdist.engine.evaluate import Score, evaluate
+from mixdist.engine.guard import Guard
+from mixdist.engine.optim import State, make_optimiser
 from mixdist.engine.precision import Precision
 from mixdist.engine.progress import Progress
 from mixdist.engine.record import StepRecord
-from mixdist.engine.strategy import average_buffers, make_strategy, trained_parameters
+from mixdist.engine.recording import make_record
+from mixdist.engine.strategy import make_strategy, trained_parameters
 from mixdist.engine.update import Updater
-from mixdist.engine.window import Measured, Window, peak_memory_mb
-from mixdist.errors import UserError
+from mixdist.engine.verdicts import Verdicts
+from mixdist.engine.window import Window
+from mixdist.errors import StoppedError, UserError
 from mixdist.model.groups import parameter_groups
 from mixdist.model.mixmodel import MixModel
 from mixdist.plan import Phase, Plan
@@ -41,12 +48,16 @@ class Trainer:
     precision: Precision
     checkpoints: Checkpoints
     reconstructed: Callable[[MixModel], None]  #: called on every rank when R and B have last been trained together
+    not_finite: Path  #: file for what is known of a batch whose gradient is not finite, where the run ends by it
     progress: Progress = field(default_factory=Progress)
     moments: State = field(default_factory=dict)
+
+    asked_to_stop: Callable[[], int] = lambda: 0  #: the signal that asked this rank to stop, 0 for none
 
     def __post_init__(self) -> None:
         self.groups = parameter_groups(self.model)
         self.scaler = self.precision.scaler()
+        self.verdicts = Verdicts(self.world.device)
 
     def resume(self) -> bool:
         """Take up the checkpoint that rank 0 finds newest; return whether there was one."""
@@ -76,107 +87,128 @@ class Trainer:
         update = self.updater(phase)
         done = self.progress.step - phase.first_step
         if done > 0 or phase.carry:
-            update.optimiser.load(self.moments)
+            update.strategy.load_moments(self.moments)
+        guard = self._guard(phase)
         self.model.train()
-        for epoch in range(done // phase.steps_per_epoch, phase.epochs):
-            yield from self._run_epoch(phase, epoch, update, window)
-            window = Window(self.world)
+        with closing(update.strategy):
+            for epoch in range(done // phase.steps_per_epoch, phase.epochs):
+                yield from self._run_epoch(epoch, update, guard, window)
+                window = Window(self.world)
 
     def updater(self, phase: Phase) -> Updater:
         """Make exactly the phase's parameters trainable, and build what drives them, with fresh moments."""
         trained_parameters(self.model, [name for group in phase.drives for name in self.groups[group]])
+        optimiser = make_optimiser(phase, self.model, self.groups)
         return Updater(
-            strategy=make_strategy(self.model, self.world),
-            optimiser=make_optimiser(phase, self.model, self.groups),
-            scaler=self.scaler,
+            phase=phase,
+            strategy=make_strategy(self.model, optimiser, self.scaler, self.config.optim.clip_grad, self.world),
             precision=self.precision,
             prepare=self.feed.train[phase.name].prepare,
             noise_width=self.model.reconstructor.noise_width if "reconstruct" in phase.drives else 0,
-            clip_grad=self.config.optim.clip_grad,
             world=self.world,
         )
 
-    def _run_epoch(self, phase: Phase, epoch: int, update: Updater, window: Window) -> Iterator[StepRecord]:
-        """Train one 0-based epoch of a phase, from wherever the run stands in it."""
-        first = self.progress.step - phase.first_step - epoch * phase.steps_per_epoch
-        stream = self.feed.train[phase.name].epoch(phase.first_epoch + epoch, phase.steps_per_epoch, first)
-        for step in range(first, phase.steps_per_epoch):
-            asked = time.perf_counter()
-            batches = next(stream)
-            window.waited(time.perf_counter() - asked)
-            last = step + 1 == phase.steps_per_epoch
-            due = last or (self.progress.step + 1) % self.config.train.log_every == 0
-            sums = update(batches, epoch * phase.steps_per_epoch + step, record=due)
-            window.add(sums, min(phase.batch, phase.samples - step * phase.batch))
-            self.progress.step += 1
-            if not due:
-                continue
-            measured = window.close(skipping=self.scaler.is_enabled())
-            self.progress.add(phase.name, measured.steps, measured.images, measured.seconds)
-            accuracy, top5 = self._evaluate(phase, epoch) if last else (None, None)
-            self.feed.bad.agree(self.world)
-            yield self._record(phase, epoch, update.optimiser, measured, accuracy, top5)
-            window = Window(self.world)
-        self._end_epoch(phase, epoch, update.optimiser)
-
-    def _record(
-        self,
-        phase: Phase,
-        epoch: int,
-        optimiser: Optimiser,
-        measured: Measured,
-        accuracy: float | None,
-        top5: float | None,
-    ) -> StepRecord:
-        alpha = phase.alpha.at(self.progress.step - phase.first_step - 1, phase.steps)
-        return StepRecord(
-            step=self.progress.step,
-            phase=phase.name,
-            epoch=phase.first_epoch + epoch + 1,
-            phase_epoch=epoch + 1,
-            samples=self.progress.samples,
-            loss=alpha * (measured.loss_ssl or 0.0) + (1 - alpha) * (measured.loss_sl or 0.0),
-            loss_ssl=measured.loss_ssl,
-            loss_sl=measured.loss_sl,
-            lr=phase.drives["backbone"].lr(self.progress.step - phase.first_step - 1),
-            lr_reconstruct=optimiser.rate("reconstruct"),
-            lr_classify=optimiser.rate("classify"),
-            alpha=alpha,
-            grad_norm=measured.grad_norm,
-            images_per_s=measured.images / measured.seconds,
-            data_wait=measured.data_wait,
-            memory_mb=peak_memory_mb(self.world.device),
-            latency_s=self.progress.latency_s,
-            accuracy=accuracy,
-            top5=top5,
-            bad_samples=len(self.feed.bad.found),
+    def _guard(self, phase: Phase) -> Guard:
+        return Guard(
+            phase=phase,
+            progress=self.progress,
+            buffers=[buffer for buffer in self.model.buffers() if buffer.is_floating_point()],
+            limit=self.config.train.max_skipped,
+            describe=self.feed.train[phase.name].describe,
+            report=self.not_finite,
+            world=self.world,
         )
 
-    def _evaluate(self, phase: Phase, epoch: int) -> tuple[float | None, float | None]:
+    def _run_epoch(self, epoch: int, update: Updater, guard: Guard, window: Window) -> Iterator[StepRecord]:
+        """Train one 0-based epoch of a phase, from wherever the run stands in it."""
+        phase = update.phase
+        first = self.progress.step - phase.first_step - epoch * phase.steps_per_epoch
+        stream = self.feed.train[phase.name].epoch(phase.first_epoch + epoch, phase.steps_per_epoch, first)
+        with closing(stream):
+            for step in range(first, phase.steps_per_epoch):
+                asked = time.perf_counter()
+                batches = next(stream)
+                window.waited(time.perf_counter() - asked)
+                self._step(batches, epoch * phase.steps_per_epoch + step, update, guard, window)
+                last = step + 1 == phase.steps_per_epoch
+                due = last or self.progress.step % self.config.train.log_every == 0
+                stop, save = self._agree(guard, due)
+                if (
+                    due or stop or save
+                ):  # a record stands at each checkpoint, so that a resume finds no window half full
+                    yield self._close(window, epoch, update, last)
+                    if last or stop or save:
+                        self._save(update, ends_phase=last and epoch + 1 == phase.epochs)
+                    if stop and self.progress.step < self.plan.steps:
+                        self._stop()
+                    window = Window(self.world)
+
+    def _step(self, batches: list[Batch], step: int, update: Updater, guard: Guard, window: Window) -> None:
+        """Make the update of 0-based ``step`` of the phase."""
+        phase = update.phase
+        guard.before()
+        votes = (self.asked_to_stop() != 0, False)
+        updated = update(batches, step, self.progress.of(phase.name).skipped, votes)
+        self.progress.step += 1
+        guard.after(self.progress.step, batches, updated)
+        self.verdicts.post(self.progress.step, updated)
+        in_epoch = step % phase.steps_per_epoch
+        window.add(updated, min(phase.batch, phase.samples - in_epoch * phase.batch))
+
+    def _agree(self, guard: Guard, due: bool) -> tuple[bool, bool]:
+        """Act on the verdicts that are in, all of them where a record is due; return whether to stop, and to save."""
+        verdicts = self.verdicts.take(all_posted=due)
+        if any(verdict.stop or verdict.save for verdict in verdicts):
+            verdicts += self.verdicts.take(all_posted=True)
+        for verdict in verdicts:
+            guard.judge(verdict)
+        return any(verdict.stop for verdict in verdicts), any(verdict.save for verdict in verdicts)
+
+    def _close(self, window: Window, epoch: int, update: Updater, last: bool) -> StepRecord:
+        measured = window.close()
+        self.progress.add(update.phase.name, measured.steps, measured.images, measured.seconds)
+        score = self._evaluate(update, epoch) if last else None
+        self.feed.bad.agree(self.world)
+        return make_record(update, epoch, measured, self.progress, len(self.feed.bad.found), score)
+
+    def _evaluate(self, update: Updater, epoch: int) -> Score | None:
         """Evaluate where it is due: every `eval_every` epochs of a phase that trains C, and at the run's end."""
         ends = self.progress.step == self.plan.steps
-        if "classify" not in phase.drives or self.feed.test is None:
-            return None, None
+        if "classify" not in update.phase.drives or self.feed.test is None:
+            return None
         if not ends and (epoch + 1) % self.config.train.eval_every:
-            return None, None
+            return None
         start = time.perf_counter()
+        update.strategy.publish()
         score = evaluate(self.model, self.feed.test, self.precision)
         self.progress.evaluation_s += time.perf_counter() - start
         self.progress.accuracy, self.progress.top5 = score.accuracy, score.top5_accuracy
-        return score.accuracy, score.top5_accuracy
+        return score
 
-    def _end_epoch(self, phase: Phase, epoch: int, optimiser: Optimiser) -> None:
+    def _save(self, update: Updater, ends_phase: bool) -> None:
         """Save a checkpoint; at the end of the last phase that reconstructs, let its pictures be taken."""
         start = time.perf_counter()
-        average_buffers(self.model, self.world)
-        self.moments = optimiser.state()
+        update.strategy.publish()
+        self.moments = update.strategy.moments()
         reconstructing = [each.name for each in self.plan.phases if "reconstruct" in each.drives]
         with self.world.together():
-            if epoch + 1 == phase.epochs and phase.name in reconstructing[-1:]:
+            if ends_phase and update.phase.name in reconstructing[-1:]:
                 self.reconstructed(self.model)
             if self.world.is_main:
                 self.checkpoints.save(self.progress.step, self._parts())
         self.progress.checkpoint_s += time.perf_counter() - start
+
+    def _stop(self) -> None:
+        asked = {
+            rank: signal.Signals(number).name
+            for rank, number in enumerate(self.world.gather(self.asked_to_stop()))
+            if number
+        }
+        who = ", ".join(f"{name} on rank {rank}" for rank, name in asked.items())
+        raise StoppedError(
+            f"stopped by {who} at step {self.progress.step} of {self.plan.steps}, which is saved; the same command "
+            f"goes on there"
+        ).everywhere()
 
     def _parts(self) -> dict[str, Any]:
         """Return all that a resume needs, by the names that `resume` takes it up by."""

@@ -26,9 +26,9 @@ class Optimiser:
         for group in self.adamw.param_groups:
             group["lr"] = self.phase.drives[group["name"]].lr(step)
 
-    def rate(self, name: Group) -> float | None:
-        """Return the current learning rate of a group, None where the phase does not train it."""
-        return next((group["lr"] for group in self.adamw.param_groups if group["name"] == name), None)
+    def rates(self) -> dict[Group, float]:
+        """Return the current learning rate of each group that the phase trains."""
+        return {group["name"]: group["lr"] for group in self.adamw.param_groups}
 
     def state(self) -> State:
         """Return AdamW's state by parameter name, so that it outlives this optimiser."""

@@ -11,6 +11,7 @@ class PhaseCost:
     """Training cost of one phase so far."""
 
     steps: int = 0
+    skipped: int = 0  #: of the steps, those whose update was left out, as the gradient was not finite
     images: int = 0
     latency_s: float = 0.0  #: evaluation, checkpoints and set-up not counted
 
@@ -19,7 +20,8 @@ class PhaseCost:
 class Progress:
     """The run's only mutable state besides weights, moments and the gradient scaler."""
 
-    step: int = 0  #: updates done, over the whole run; with the plan, all that a resume needs to know
+    step: int = 0  #: steps done, over the whole run; with the plan, all that a resume needs to know
+    skipped_in_a_row: int = 0  #: up to now
     phases: dict[str, PhaseCost] = field(default_factory=dict)
     evaluation_s: float = 0.0
     checkpoint_s: float = 0.0
@@ -36,9 +38,23 @@ class Progress:
         """Training seconds so far."""
         return sum(cost.latency_s for cost in self.phases.values())
 
+    @property
+    def skipped(self) -> int:
+        """Updates left out so far."""
+        return sum(cost.skipped for cost in self.phases.values())
+
+    def of(self, phase: str) -> PhaseCost:
+        """Return the cost of a phase so far."""
+        return self.phases.setdefault(phase, PhaseCost())
+
+    def skip(self, phase: str) -> None:
+        """Count an update that was left out."""
+        self.of(phase).skipped += 1
+        self.skipped_in_a_row += 1
+
     def add(self, phase: str, steps: int, images: int, seconds: float) -> None:
         """Count work that is done."""
-        cost = self.phases.setdefault(phase, PhaseCost())
+        cost = self.of(phase)
         cost.steps += steps
         cost.images += images
         cost.latency_s += seconds

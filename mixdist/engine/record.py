@@ -16,7 +16,7 @@ class StepRecord:
     evaluation that followed it, if there was one.
     """
 
-    step: int  #: optimiser updates done, over the whole run; the first record of a run with log_every 1 has step 1
+    step: int  #: steps done, over the whole run; the first record of a run with log_every 1 has step 1
     phase: str  #: "ssl", "mix" or "sl"
     epoch: int  #: 1-based, over the whole run
     phase_epoch: int  #: 1-based, in this phase
@@ -35,6 +35,7 @@ class StepRecord:
     latency_s: float  #: training seconds so far; evaluation, checkpoints and set-up not counted
     accuracy: float | None = None  #: top-1 in percent on the test split, where this step ended with an evaluation
     top5: float | None = None  #: top-5 in percent; None for fewer than 6 classes
+    skipped: int = 0  #: updates left out so far, as their loss or gradient was not finite
     bad_samples: int = 0  #: samples that could not be read so far, over all ranks
 
     @property

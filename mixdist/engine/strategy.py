@@ -1,80 +1,149 @@
-"""Strategy: how a phase's model is spread over the ranks. Applied from outside, around what the phase trains."""
+"""Strategy: how a phase's model, and the optimiser that moves it, are spread over the ranks. Applied from outside."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mixdist.engine.optim import Optimiser, State
 from mixdist.model.mixmodel import MixModel
 from mixdist.world import World
 
 
+@dataclass(frozen=True)
+class Stepped:
+    """What became of an update, as scalars on the device that are equal on all ranks; nothing waits for them."""
+
+    norm: torch.Tensor  #: L2 norm of the global gradient, before clipping
+    applied: torch.Tensor  #: 1.0, or 0.0 where the gradient was not finite: then nothing moved on any rank
+
+
 class Strategy(Protocol):
-    """One phase's view of the model."""
+    """One phase of training. The MixModel it is made from stays whole: evaluation, pictures, checkpoints and the next
+    phase use that one, and know of no layout.
+    """
 
-    module: nn.Module  #: what forwards go through; returns mixdist.model.mixmodel.Outputs
-    gradient_scale: float  #: loss parts are multiplied by this before the backward, to undo what averages gradients
+    module: nn.Module  #: what forwards of training go through; returns mixdist.model.mixmodel.Outputs
+    optimiser: Optimiser  #: sets the learning rates
 
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Return the context of every micro-batch of a step but the last: gradients stay on the rank."""
+    def micro_batch(self, last: bool) -> AbstractContextManager[None]:
+        """Return the context of a micro-batch's forward and backward; gradients cross ranks in a step's last only."""
+        ...
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of this part of the loss; the parts of all ranks and micro-batches add up to the loss."""
+        ...
+
+    def step(self) -> Stepped:
+        """Clip the gradient, move the parameters unless it is not finite, and clear it."""
+        ...
+
+    def publish(self) -> None:
+        """Bring the whole MixModel up to date with what was trained; all ranks call it together."""
+        ...
+
+    def moments(self) -> State:
+        """Return AdamW's state by parameter name, whole on every rank; all ranks call it together."""
+        ...
+
+    def load_moments(self, state: State) -> None:
+        """Take up the moments of those parameters that ``state`` knows; the others start afresh."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what holds on to the model: its phase is over."""
         ...
 
 
-class SingleDevice:
-    """A world of one."""
+class Replicas:
+    """The whole model on every rank: on one device, or under DistributedDataParallel on several.
 
-    gradient_scale = 1.0
-
-    def __init__(self, model: MixModel) -> None:
-        self.module: nn.Module = model
-
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Nothing is shared, so nothing is held back."""
-        return nullcontext()
-
-
-class Ddp:
-    """DistributedDataParallel, wrapped anew at each phase: parameters that the phase does not train are frozen by
-    then, so the unused-parameter search, which costs every step and is unsafe together with skipped
-    synchronisation, stays off.
+    Wrapped anew at each phase: parameters that the phase does not train are frozen by then, so DDP's search for
+    unused parameters, which costs every step and is unsafe together with skipped synchronisation, stays off.
     """
 
-    def __init__(self, model: MixModel, world: World) -> None:
-        gpu = [world.device.index] if world.device.type == "cuda" else None
-        # Buffers are averaged before each evaluation (average_buffers), not sent around before each forward.
-        ddp = DistributedDataParallel(model, device_ids=gpu, forward_sync_buffers=False, gradient_as_bucket_view=True)
-        self.module: nn.Module = ddp
-        self._no_sync = ddp.no_sync
-        self.gradient_scale = float(world.size)  # DDP divides the sum over ranks by their number
+    def __init__(
+        self,
+        model: MixModel,
+        optimiser: Optimiser,
+        scaler: torch.amp.GradScaler,
+        clip_grad: float | None,
+        world: World,
+    ) -> None:
+        self.module: nn.Module = model
+        self.optimiser = optimiser
+        self._model, self._scaler, self._clip_grad, self._world = model, scaler, clip_grad, world
+        self._ddp = None
+        if world.size > 1:
+            gpu = [world.device.index] if world.device.type == "cuda" else None
+            # Buffers are averaged when the model is published, not sent around before each forward.
+            self._ddp = self.module = DistributedDataParallel(
+                model, device_ids=gpu, forward_sync_buffers=False, gradient_as_bucket_view=True
+            )
 
-    def accumulate(self) -> AbstractContextManager[None]:
-        """Hold back the all-reduce."""
-        context: AbstractContextManager[None] = self._no_sync()
-        return context
+    def micro_batch(self, last: bool) -> AbstractContextManager[None]:
+        """Hold DDP's all-reduce back until a step's last micro-batch."""
+        if last or self._ddp is None:
+            return nullcontext()
+        held_back: AbstractContextManager[None] = self._ddp.no_sync()
+        return held_back
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Scale for fp16, and by the number of ranks, which DDP divides the sum over ranks by."""
+        torch.autograd.backward(self._scaler.scale(loss * self._world.size))
+
+    def step(self) -> Stepped:
+        """Update with the fused AdamW, which itself leaves the update out where it is told of a gradient not finite.
+
+        So neither fp16 nor the check of any other precision makes the host wait for the device.
+        """
+        adamw, parameters = self.optimiser.adamw, list(self.optimiser.names.values())
+        self._scaler.unscale_(adamw)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self._clip_grad:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self._clip_grad, norm)
+        applied = norm.isfinite().float()
+        adamw.found_inf = 1 - applied  # type: ignore[attr-defined]  # as GradScaler.step sets it
+        adamw.step()
+        self._scaler.update()
+        adamw.zero_grad(set_to_none=True)
+        return Stepped(norm, applied)
+
+    def publish(self) -> None:
+        """Average the running statistics (BatchNorm): ranks evaluate and save one model."""
+        if self._world.size == 1:
+            return
+        for buffer in self._model.buffers():
+            if buffer.is_floating_point():
+                self._world.sum(buffer).div_(self._world.size)
+
+    def moments(self) -> State:
+        """Return AdamW's own state: it is whole on every rank."""
+        return self.optimiser.state()
+
+    def load_moments(self, state: State) -> None:
+        """Copy them to the device."""
+        self.optimiser.load(state)
+
+    def close(self) -> None:
+        """Do nothing: DDP's hooks go with its last reference."""
 
 
-def make_strategy(model: MixModel, world: World) -> Strategy:
-    """Wrap the model for a phase whose trained parameters alone require gradients."""
-    return SingleDevice(model) if world.size == 1 else Ddp(model, world)
+def make_strategy(
+    model: MixModel, optimiser: Optimiser, scaler: torch.amp.GradScaler, clip_grad: float | None, world: World
+) -> Strategy:
+    """Spread a phase's model, whose trained parameters alone require gradients, over the ranks."""
+    return Replicas(model, optimiser, scaler, clip_grad, world)
 
 
-def average_buffers(model: MixModel, world: World) -> None:
-    """Give all ranks the mean of their running statistics (BatchNorm), so that they evaluate and save one model."""
-    if world.size == 1:
-        return
-    for buffer in model.buffers():
-        if buffer.is_floating_point():
-            world.sum(buffer).div_(world.size)
-
-
-def trained_parameters(model: MixModel, names: list[str]) -> list[torch.nn.Parameter]:
-    """Make exactly the parameters ``names`` require gradients, clear all gradients, and return those parameters."""
+def trained_parameters(model: MixModel, names: list[str]) -> None:
+    """Make exactly the parameters ``names`` require gradients, and clear all gradients."""
     chosen = set(names)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in chosen)
         parameter.grad = None
-    return [parameter for name, parameter in model.named_parameters() if name in chosen]

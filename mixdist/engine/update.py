@@ -2,93 +2,89 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from mixdist.data.batch import Batch, Inputs, Preparation
-from mixdist.engine.optim import Optimiser
 from mixdist.engine.precision import Precision
-from mixdist.engine.strategy import Strategy
+from mixdist.engine.strategy import Stepped, Strategy
 from mixdist.keyed import make_key, uniform
 from mixdist.model.mixmodel import Outputs
 from mixdist.objectives import LossTerm, classification_loss, joint_loss, labelled_weight, reconstruction_loss
+from mixdist.plan import Phase
 from mixdist.world import World
+
+Votes = tuple[bool, bool]  # what this rank asks for at the next border between two steps: (stop, save)
 
 
 @dataclass(frozen=True)
-class StepSums:
-    """What one update leaves for the record, still on the device; nothing waits for it."""
+class Updated:
+    """What one update leaves, still on the device; nothing waits for it."""
 
     losses: torch.Tensor  #: [ssl sum, ssl count, sl sum, sl count] of this rank
-    grad_norm: torch.Tensor | None  #: of the global batch, before clipping; None where nobody asked for it
+    votes: torch.Tensor  #: [ranks that ask to stop, ranks that ask to save]
+    stepped: Stepped
 
 
 @dataclass(frozen=True)
 class Updater:
     """Drives one phase, a step at a time."""
 
+    phase: Phase
     strategy: Strategy
-    optimiser: Optimiser
-    scaler: torch.amp.GradScaler
     precision: Precision
     prepare: Preparation
     noise_width: int  #: random numbers an image that R wants
-    clip_grad: float | None
     world: World
 
-    def __call__(self, batches: list[Batch], step: int, record: bool) -> StepSums:
-        """Make the update of 0-based ``step`` of the phase; ``record`` asks for the gradient's norm."""
-        self.optimiser.set_rates(step)
+    def __call__(self, batches: list[Batch], step: int, skipped: int = 0, votes: Votes = (False, False)) -> Updated:
+        """Make the update of 0-based ``step`` of the phase.
+
+        Args:
+            batches: this rank's micro-batches.
+            step: place in the phase, which data, masks and α follow.
+            skipped: updates of this phase that were left out; the learning rates follow those that were made.
+            votes: travel to all ranks with the counts that every step sends anyway.
+        """
+        self.strategy.optimiser.set_rates(step - skipped)
         # Dropout and drop-path of a timm model draw from torch's generator: a function of (seed, step, rank), so that
         # a resume needs no generator state. Only these draws depend on the rank.
-        run_step = self.optimiser.phase.first_step + step
+        run_step = self.phase.first_step + step
         torch.manual_seed(make_key(self.prepare.seed, "model", run_step, self.world.rank) >> 1)
-        counts = self._global_counts(batches)
-        sums = torch.zeros(4, device=self.world.device)
+        counts = self._over_ranks(batches, votes)
+        losses = torch.zeros(4, device=self.world.device)
         for number, batch in enumerate(batches):
-            last = number == len(batches) - 1
-            with nullcontext() if last else self.strategy.accumulate():
-                sums += self._backward(batch, step, counts)
-        self.scaler.unscale_(self.optimiser.adamw)
-        norm = self._clip() if record or self.clip_grad else None
-        self.scaler.step(self.optimiser.adamw)
-        self.scaler.update()
-        self.optimiser.adamw.zero_grad(set_to_none=True)
-        return StepSums(sums, norm)
+            with self.strategy.micro_batch(last=number == len(batches) - 1):
+                losses += self._backward(batch, step, counts)
+        return Updated(losses, counts[2:], self.strategy.step())
 
-    def _global_counts(self, batches: list[Batch]) -> torch.Tensor:
-        """Return [images, labelled images] of the global batch, over all ranks and micro-batches."""
+    def _over_ranks(self, batches: list[Batch], votes: Votes) -> torch.Tensor:
+        """Return [images, labelled images, votes to stop, votes to save] over all ranks and micro-batches."""
         weights = torch.cat([batch.weight for batch in batches])
         labelled = labelled_weight(torch.cat([batch.labels for batch in batches]), weights)
-        return self.world.sum(torch.stack([weights.sum(), labelled.sum()]))
+        own = torch.zeros(4, device=self.world.device)
+        own[0], own[1] = weights.sum(), labelled.sum()
+        for place, vote in enumerate(votes, 2):
+            if vote:
+                own[place] = 1
+        return self.world.sum(own)
 
     def _backward(self, batch: Batch, step: int, counts: torch.Tensor) -> torch.Tensor:
         """Add a micro-batch's gradient; return its [ssl sum, ssl count, sl sum, sl count]."""
-        phase = self.optimiser.phase
         inputs = self.prepare(batch)
         with self.precision.autocast():
             outputs = self.strategy.module(
                 inputs.images,
-                reconstruct="reconstruct" in phase.drives,
-                classify="classify" in phase.drives,
+                reconstruct="reconstruct" in self.phase.drives,
+                classify="classify" in self.phase.drives,
                 noise=self._mask_noise(batch),
             )
         ssl, sl = loss_terms(outputs, inputs)
-        loss = joint_loss(ssl, sl, phase.alpha.at(step, phase.steps), counts[0], counts[1])
-        torch.autograd.backward(self.scaler.scale(loss * self.strategy.gradient_scale))
-        nothing = torch.zeros((), device=loss.device)
+        self.strategy.backward(joint_loss(ssl, sl, self.phase.alpha.at(step, self.phase.steps), counts[0], counts[1]))
+        nothing = torch.zeros((), device=self.world.device)
         terms = [value for term in (ssl, sl) for value in ((term.sum, term.count) if term else (nothing, nothing))]
         return torch.stack(terms).detach()
-
-    def _clip(self) -> torch.Tensor:
-        """Return the L2 norm of the gradient, and scale the gradient down to ``clip_grad`` where it is set."""
-        parameters = list(self.optimiser.names.values())
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if self.clip_grad:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_grad, norm)
-        return norm
 
     def _mask_noise(self, batch: Batch) -> torch.Tensor | None:
         """Draw the numbers that decide the mask, keyed by (seed, epoch, sample)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 import time
@@ -10,8 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mixdist.engine.update import StepSums
-from mixdist.errors import MixdistError
+from mixdist.engine.update import Updated
 from mixdist.world import World
 
 
@@ -25,7 +23,7 @@ class Measured:
     images: int
     seconds: float
     data_wait: float  #: share of the seconds
-    grad_norm: float
+    grad_norm: float  #: of the last step
 
 
 class Window:
@@ -34,6 +32,7 @@ class Window:
     def __init__(self, world: World) -> None:
         self._world = world
         self._sums = torch.zeros(4, dtype=torch.float64, device=world.device)
+        self._grad_norm = torch.zeros(())
         self._steps = self._images = 0
         self._waited = 0.0
         self._start = time.perf_counter()
@@ -42,31 +41,18 @@ class Window:
         """Count time in which the next batch was not there."""
         self._waited += seconds
 
-    def add(self, sums: StepSums, images: int) -> None:
-        """Count one update over ``images`` images of all ranks."""
-        self._sums += sums.losses
-        self._grad_norm = sums.grad_norm
+    def add(self, updated: Updated, images: int) -> None:
+        """Count one update over ``images`` images of all ranks; losses that are not finite stay out of the means."""
+        self._sums += updated.losses.where(updated.losses.isfinite().all(), 0)
+        self._grad_norm = updated.stepped.norm
         self._steps += 1
         self._images += images
 
-    def close(self, skipping: bool) -> Measured:
-        """Sum over ranks and wait for the device.
-
-        Args:
-            skipping: whether an update is left out where its gradient is not finite, as under fp16.
-
-        Raises:
-            MixdistError: a loss that is not finite, or a gradient that went into the weights, on all ranks alike.
-        """
+    def close(self) -> Measured:
+        """Sum over ranks and wait for the device."""
         ssl, ssl_count, sl, sl_count = self._world.sum(self._sums).tolist()
-        norm = float("nan") if self._grad_norm is None else float(self._grad_norm)
+        norm = float(self._grad_norm)
         seconds = time.perf_counter() - self._start
-        if not torch.isfinite(self._sums).all() or not (skipping or math.isfinite(norm)):
-            raise MixdistError(
-                f"the loss or its gradient is no longer finite (ssl {ssl / max(ssl_count, 1)}, "
-                f"sl {sl / max(sl_count, 1)}, gradient norm {norm}); "
-                f"lower optim.*.base_lr, set optim.clip_grad, or use train.precision fp32"
-            ).everywhere()
         return Measured(
             loss_ssl=ssl / ssl_count if ssl_count else None,
             loss_sl=sl / sl_count if sl_count else None,

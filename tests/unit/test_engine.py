@@ -2,18 +2,19 @@
 
 import json
 import math
+import signal
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_run import make_trainer, make_updater, phase_of, seen, tiny_config, tiny_set, weights
+from tiny_run import family_config, make_trainer, make_updater, phase_of, seen, tiny_config, tiny_set, weights
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from mixdist.engine import loop
 from mixdist.engine.evaluate import evaluate
-from mixdist.errors import MixdistError
+from mixdist.errors import NotFiniteError, StoppedError
 from mixdist.keyed import make_key, uniform
 
 PHASES = ("ssl", "mix", "sl")
@@ -128,7 +129,7 @@ def test_micro_batches_of_unequal_size_and_unequal_labels_weigh_by_image(trainer
     before = weights(run)
     for batches in ([cut(0, 8)], [cut(0, 3), cut(3, 4), cut(4, 8)]):
         run.model.load_state_dict(before)
-        make_updater(run, phase)(batches, step=0, record=False)
+        make_updater(run, phase)(batches, step=0)
     one, many = (update["gradients"] for update in updates)
     assert any(gradient.abs().max() > 1e-3 for gradient in one)
     for first, second in zip(one, many, strict=True):
@@ -138,7 +139,7 @@ def test_micro_batches_of_unequal_size_and_unequal_labels_weigh_by_image(trainer
 def test_the_gradient_of_each_update_in_mix_is_that_of_eq_3_by_plain_means(trainer, updates):
     run = trainer(method__loss_ratio=0.3)
     update = make_updater(run, "mix")
-    parameters = [p for group in update.optimiser.adamw.param_groups for p in group["params"]]
+    parameters = [p for group in update.strategy.optimiser.adamw.param_groups for p in group["params"]]
     batch = batch_of(run, "mix")
     batch.labels[:3] = -1
     inputs = update.prepare(batch)
@@ -149,7 +150,7 @@ def test_the_gradient_of_each_update_in_mix_is_that_of_eq_3_by_plain_means(train
         ssl = F.mse_loss(outputs.reconstruction[where], inputs.images[where])
         loss = 0.3 * ssl + 0.7 * F.cross_entropy(outputs.logits, inputs.labels, ignore_index=-1)
         expected = torch.autograd.grad(loss, parameters)
-        update([batch], step=step, record=False)
+        update([batch], step=step)
         for gradient, plain in zip(updates[step]["gradients"], expected, strict=True):
             torch.testing.assert_close(gradient, plain, atol=1e-7, rtol=1e-4)
 
@@ -284,7 +285,7 @@ def test_adamw_takes_betas_and_weight_decay_of_each_group_s_objective(trainer):
     settings = {
         (phase, group["name"]): (group["betas"], group["weight_decay"])
         for phase in PHASES
-        for group in make_updater(run, phase).optimiser.adamw.param_groups
+        for group in make_updater(run, phase).strategy.optimiser.adamw.param_groups
     }
     ssl, sl = ((0.8, 0.85), 0.3), ((0.7, 0.75), 0.2)
     assert settings == {
@@ -350,30 +351,100 @@ def test_how_often_records_are_made_changes_no_weight(trainer):
     assert_equal(weights(often), weights(seldom))
 
 
+@pytest.fixture
+def poisoned(trainer):
+    """Make a run in which chosen steps (1-based, over the run) have a gradient that is not a number."""
+
+    def make(steps, **changes):
+        run = trainer(**changes)
+
+        def poison(gradient):
+            return torch.full_like(gradient, math.nan) if run.progress.step + 1 in steps else gradient
+
+        run.model.backbone.net.norm.weight.register_hook(poison)
+        return run
+
+    return make
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_update_with_a_gradient_that_is_not_finite_is_left_out_and_counted(poisoned, updates, precision):
+    run = poisoned({3, 4}, train__precision=precision, method__ssl_epochs=3)
+    before, records = None, []
+    for record in run.records():
+        if record.step in (3, 4):
+            assert_equal(weights(run), before)
+            assert math.isnan(record.grad_norm)
+            assert math.isfinite(record.loss)  # it was computed before the update
+        records.append(record)
+        before = weights(run)
+    assert [record.skipped for record in records[:6]] == [0, 0, 1, 2, 2, 2]
+    assert all(value.isfinite().all() for value in weights(run).values())
+    assert run.progress.phases["ssl"].skipped == 2
+    drive = phase_of(run, "ssl").drives["backbone"]
+    assert [record.lr for record in records[:4]] == [drive.lr(step) for step in (0, 1, 2, 2)]
+    assert {int(state["step"]) for state in run.moments.values()} <= {1, 2, 4}  # AdamW counts what was applied
+
+
+def test_running_statistics_do_not_keep_a_batch_that_was_not_finite(data, tmp_path):
+    run = make_trainer(family_config("resnet", tiny_set(tmp_path / "set", size=32), tmp_path / "run"))
+    records = run.records()
+    next(records)
+    before = {name: buffer.clone() for name, buffer in run.model.named_buffers() if buffer.is_floating_point()}
+    handle = run.model.backbone.register_forward_pre_hook(lambda _, images: (images[0] * math.nan,))
+    assert next(records).skipped == 1
+    handle.remove()
+    assert before
+    assert_equal(before, dict(run.model.named_buffers()))
+
+
+def test_more_than_max_skipped_updates_in_a_row_end_the_run_with_what_is_known_of_the_batch(poisoned):
+    run = poisoned({2, 4, 5, 6}, train__max_skipped=2)
+    with pytest.raises(NotFiniteError, match=r"not finite at step 6 \(sl\), nor in the 2 before.*clip_grad") as caught:
+        list(run.records())
+    assert caught.value.collective
+    assert caught.value.exit_code == 70
+    assert run.checkpoints.newest().stem == "step-000000004"
+    report = json.loads(run.not_finite.read_text())
+    assert (report["step"], report["phase"], report["skipped_in_a_row"]) == (6, "sl", 3)
+    (rank,) = report["ranks"]
+    assert float(rank["loss_sl"]) > 0
+    assert rank["loss_ssl"] is None
+    assert len(rank["samples"]) == 3  # the second step of an epoch of 11
+    assert all("train-000000.tar" in sample for sample in rank["samples"])
+
+
 @pytest.mark.parametrize(("phase", "name"), [("ssl", "reconstructor.predict.bias"), ("sl", "classifier.bias")])
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_way_out(trainer, phase, name):
-    run = trainer()
+def test_a_loss_that_is_not_finite_is_never_saved_as_a_number(trainer, phase, name):
+    run = trainer(train__max_skipped=0)
     records = run.records()
     taken = list(islice(records, phase_of(run, phase).first_step))
     with torch.no_grad():
         run.model.get_parameter(name).fill_(math.nan)
-    way_out = r"no longer finite .*optim\.\*\.base_lr.*clip_grad.*precision fp32"
-    with pytest.raises(MixdistError, match=way_out) as caught:
+    with pytest.raises(NotFiniteError, match="not finite"):
         next(records)
-    assert caught.value.collective
-    assert caught.value.exit_code == 1
     saved = run.checkpoints.newest()
     assert saved is None if not taken else saved.stem == f"step-{len(taken):09d}"
+    assert "nan" in run.not_finite.read_text()
 
 
-def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(trainer):
+# Stopping
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_run_asked_to_stop_saves_at_the_next_step_border_and_says_by_what(trainer, at):
+    run = trainer(train__log_every=1000)
+    run.asked_to_stop = lambda: signal.SIGTERM if run.progress.step + 1 == at else 0
+    with pytest.raises(StoppedError, match=f"at step {at} of 6, which is saved") as caught:
+        list(run.records())
+    assert (caught.value.exit_code, caught.value.collective) == (75, True)
+    assert run.checkpoints.newest().stem == f"step-{at:09d}"
+
+
+def test_a_run_asked_to_stop_in_its_last_step_is_finished(trainer):
     run = trainer()
-    records = run.records()
-    next(records)
-    run.model.backbone.net.norm.weight.register_hook(lambda gradient: torch.full_like(gradient, math.nan))
-    with pytest.raises(MixdistError, match="no longer finite"):
-        list(records)
-    assert run.checkpoints.newest() is None
+    run.asked_to_stop = lambda: signal.SIGTERM if run.progress.step == 5 else 0
+    assert [record.step for record in run.records()][-1] == 6
 
 
 # Evaluation
@@ -430,18 +501,6 @@ def test_phases_that_train_c_are_evaluated_every_eval_every_epochs_and_at_the_en
 # Resume
 
 
-def save_by_hand(run, optimiser):
-    """Save what the loop saves at the end of an epoch, wherever the run stands."""
-    parts = {
-        "model": run.model.state_dict(),
-        "moments": optimiser.state(),
-        "scaler": run.scaler.state_dict(),
-        "progress": run.progress.state_dict(),
-        "bad": run.feed.bad.state_dict(),
-    }
-    run.checkpoints.save(run.progress.step, parts)
-
-
 def without_time(record):
     timed = ("images_per_s", "data_wait", "data_bound", "latency_s", "memory_mb")
     return {key: value for key, value in record.as_dict().items() if key not in timed}
@@ -468,29 +527,22 @@ def uninterrupted(data, tmp_path_factory):
     ("stop", "precision"), [*((stop, "fp32") for stop in range(1, 12)), (2, "fp16"), (4, "fp16"), (7, "fp16")]
 )
 def test_a_run_resumed_after_any_step_ends_with_the_same_weights_bit_for_bit(
-    data, tmp_path, monkeypatch, uninterrupted, stop, precision
+    data, tmp_path, uninterrupted, stop, precision
 ):
     whole, expected = uninterrupted[precision]
     cache = "ram" if stop % 2 else "none"  # resident, and decoded ahead in a thread
     config = tiny_config(data, tmp_path, RESUMED | {"train.precision": precision, "data.cache": cache})
-    optimisers = []
-
-    def remember(*arguments):
-        optimisers.append(make_optimiser(*arguments))
-        return optimisers[-1]
-
-    make_optimiser = loop.make_optimiser
-    monkeypatch.setattr(loop, "make_optimiser", remember)
     stopped = make_trainer(config)
-    records = stopped.records()
-    before = list(islice(records, stop))
-    save_by_hand(stopped, optimisers[-1])
-    records.close()
+    stopped.asked_to_stop = lambda: signal.SIGUSR1 if stopped.progress.step + 1 == stop else 0
+    before = []
+    with pytest.raises(StoppedError):
+        before.extend(record for record in stopped.records())  # extend keeps what came before the error
 
     torch.rand(5)  # the process that goes on has another past
     resumed = make_trainer(config)
     assert resumed.resume()
-    assert resumed.progress == stopped.progress
+    # (a checkpoint cannot hold the seconds that its own writing took)
+    assert replace(resumed.progress, checkpoint_s=0) == replace(stopped.progress, checkpoint_s=0)
     after = list(resumed.records())
     assert [without_time(record) for record in before + after] == [without_time(record) for record in expected]
     assert_equal(weights(resumed), weights(whole))

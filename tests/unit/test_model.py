@@ -56,7 +56,7 @@ def test_an_update_passes_the_backbone_exactly_once_forward_and_once_backward(se
     trainer.model.reconstructor.register_forward_hook(count("reconstruct"))
     trainer.model.classifier.register_forward_hook(count("classify"))
     batches = next(trainer.feed.train[phase].epoch(0, 2))
-    update(batches, step=0, record=False)
+    update(batches, step=0)
     assert (calls["forward"], calls["backward"]) == (1, 1)
     assert {name for name in ("reconstruct", "classify") if calls[name]} == HEADS[phase]
 
@@ -104,7 +104,7 @@ def test_the_mask_of_a_sample_depends_on_seed_epoch_and_sample_not_on_its_batch(
         found = {}
         for batches in trainer.feed.train["mix"].epoch(epoch, 2):
             for batch in batches:
-                update([batch], step=0, record=False)
+                update([batch], step=0)
                 rows = batch.weight.bool().tolist()
                 found |= {
                     int(sample): mask

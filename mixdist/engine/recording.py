@@ -1,0 +1,49 @@
+"""From a closed window to the StepRecord that leaves the engine."""
+
+from __future__ import annotations
+
+import math
+
+from mixdist.engine.evaluate import Score
+from mixdist.engine.progress import Progress
+from mixdist.engine.record import StepRecord
+from mixdist.engine.update import Updater
+from mixdist.engine.window import Measured, peak_memory_mb
+
+
+def make_record(
+    update: Updater, epoch: int, measured: Measured, progress: Progress, bad_samples: int, score: Score | None
+) -> StepRecord:
+    """Return the record of the step that ``progress`` stands at, in 0-based ``epoch`` of the updater's phase."""
+    phase, rates = update.phase, update.strategy.optimiser.rates()
+    alpha = phase.alpha.at(progress.step - phase.first_step - 1, phase.steps)
+    return StepRecord(
+        step=progress.step,
+        phase=phase.name,
+        epoch=phase.first_epoch + epoch + 1,
+        phase_epoch=epoch + 1,
+        samples=progress.samples,
+        loss=_joint(measured, alpha),
+        loss_ssl=measured.loss_ssl,
+        loss_sl=measured.loss_sl,
+        lr=rates["backbone"],
+        lr_reconstruct=rates.get("reconstruct"),
+        lr_classify=rates.get("classify"),
+        alpha=alpha,
+        grad_norm=measured.grad_norm,
+        images_per_s=measured.images / measured.seconds,
+        data_wait=measured.data_wait,
+        memory_mb=peak_memory_mb(update.world.device),
+        latency_s=progress.latency_s,
+        accuracy=score.accuracy if score else None,
+        top5=score.top5_accuracy if score else None,
+        skipped=progress.skipped,
+        bad_samples=bad_samples,
+    )
+
+
+def _joint(measured: Measured, alpha: float) -> float:
+    """Return the loss of Eq. 3; not a number where no loss of the window was finite."""
+    if measured.loss_ssl is None and measured.loss_sl is None:
+        return math.nan
+    return alpha * (measured.loss_ssl or 0.0) + (1 - alpha) * (measured.loss_sl or 0.0)
