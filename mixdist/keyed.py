@@ -15,24 +15,35 @@ import numpy.typing as npt
 Bits = npt.NDArray[np.uint64]
 Ids = npt.NDArray[np.int64]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # the mixer's constants
+MASK = 2**64 - 1
+
+_GOLDEN = np.uint64(GOLDEN)
 
 
 def splitmix64(x: Bits) -> Bits:
     """Return 64 well-mixed bits for each 64-bit number of ``x``, same shape; a bijection."""
     with np.errstate(over="ignore"):
         x = x + _GOLDEN
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(FIRST)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(SECOND)
         return x ^ (x >> np.uint64(31))
 
 
 def make_key(seed: int, purpose: str, *numbers: int) -> int:
     """Fold a seed, a purpose ("order", "mask", …) and further numbers (an epoch) into one 64-bit key."""
-    key = np.zeros(1, np.uint64)
+    key = 0
     for number in (seed, zlib.crc32(purpose.encode()), *numbers):
-        key = splitmix64(key ^ np.array([number], np.int64).view(np.uint64))
-    return int(key[0])
+        key = _mixed(key ^ (number & MASK))
+    return key
+
+
+def _mixed(x: int) -> int:
+    """`splitmix64` of one number: every step makes several keys, and arrays of one element cost ten times as much."""
+    x = (x + GOLDEN) & MASK
+    x = ((x ^ (x >> 30)) * FIRST) & MASK
+    x = ((x ^ (x >> 27)) * SECOND) & MASK
+    return x ^ (x >> 31)
 
 
 def bits(key: int, ids: Ids, draws: int = 1) -> Bits:

@@ -31,9 +31,10 @@ def reconstruction_loss(
         where: bool [B, 1, S, S]; at least one pixel of each image.
         weight: float32 [B], 1 or 0.
     """
-    error = ((reconstruction.float() - images) ** 2).mean(1, keepdim=True) * where
-    per_image = error.sum((1, 2, 3)) / where.sum((1, 2, 3))
-    return LossTerm((per_image * weight).sum(), weight.sum())
+    # What a pixel's error counts needs no gradient. Worked out apart, it halves the operations of the graph.
+    values = images.shape[1] * where.sum((1, 2, 3))
+    share = where * (weight / values)[:, None, None, None]
+    return LossTerm(((reconstruction.float() - images).square() * share).sum(), weight.sum())
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> LossTerm:
@@ -63,7 +64,7 @@ def joint_loss(
     """
     parts = []
     if ssl is not None:
-        parts.append(alpha * ssl.sum / ssl_count.clamp(min=1))
+        parts.append(ssl.sum * (alpha / ssl_count.clamp(min=1)))
     if sl is not None:
-        parts.append((1 - alpha) * sl.sum / sl_count.clamp(min=1))
-    return torch.stack(parts).sum()
+        parts.append(sl.sum * ((1 - alpha) / sl_count.clamp(min=1)))
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mixdist.config.schema import Config
 from mixdist.data.batch import Batch
 from mixdist.data.open import Feed
@@ -106,6 +108,7 @@ class Trainer:
             prepare=self.feed.train[phase.name].prepare,
             noise_width=self.model.reconstructor.noise_width if "reconstruct" in phase.drives else 0,
             world=self.world,
+            scalar=(torch.zeros((), device=self.world.device), torch.ones((), device=self.world.device)),
         )
 
     def _guard(self, phase: Phase) -> Guard:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +18,10 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context that forwards run in."""
+        if self.name == "fp32":
+            return nullcontext()
         dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype, enabled=self.name != "fp32")
+        return torch.autocast(self.device.type, dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
         """Return a gradient scaler; for anything but fp16, whose range needs it, one that does nothing."""

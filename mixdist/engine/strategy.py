@@ -95,7 +95,8 @@ class Replicas:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Scale for fp16, and by the number of ranks, which DDP divides the sum over ranks by."""
-        torch.autograd.backward(self._scaler.scale(loss * self._world.size))
+        whole = loss * self._world.size if self._ddp else loss
+        torch.autograd.backward(self._scaler.scale(whole))
 
     def step(self) -> Stepped:
         """Update with the fused AdamW, which itself leaves the update out where it is told of a gradient not finite.
@@ -111,7 +112,8 @@ class Replicas:
         adamw.found_inf = 1 - applied  # type: ignore[attr-defined]  # as GradScaler.step sets it
         adamw.step()
         self._scaler.update()
-        adamw.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         return Stepped(norm, applied)
 
     def publish(self) -> None:

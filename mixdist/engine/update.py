@@ -37,6 +37,7 @@ class Updater:
     prepare: Preparation
     noise_width: int  #: random numbers an image that R wants
     world: World
+    scalar: tuple[torch.Tensor, torch.Tensor]  #: 0.0 and 1.0 on the device
 
     def __call__(self, batches: list[Batch], step: int, skipped: int = 0, votes: Votes = (False, False)) -> Updated:
         """Make the update of 0-based ``step`` of the phase.
@@ -51,23 +52,19 @@ class Updater:
         # Dropout and drop-path of a timm model draw from torch's generator: a function of (seed, step, rank), so that
         # a resume needs no generator state. Only these draws depend on the rank.
         run_step = self.phase.first_step + step
-        torch.manual_seed(make_key(self.prepare.seed, "model", run_step, self.world.rank) >> 1)
+        seed_device(make_key(self.prepare.seed, "model", run_step, self.world.rank) >> 1, self.world.device)
         counts = self._over_ranks(batches, votes)
-        losses = torch.zeros(4, device=self.world.device)
-        for number, batch in enumerate(batches):
-            with self.strategy.micro_batch(last=number == len(batches) - 1):
-                losses += self._backward(batch, step, counts)
-        return Updated(losses, counts[2:], self.strategy.step())
+        losses = []
+        for number, batch in enumerate(batches, 1):
+            with self.strategy.micro_batch(last=number == len(batches)):
+                losses.append(self._backward(batch, step, counts))
+        return Updated(torch.stack(losses).sum(0), counts[2:], self.strategy.step())
 
     def _over_ranks(self, batches: list[Batch], votes: Votes) -> torch.Tensor:
         """Return [images, labelled images, votes to stop, votes to save] over all ranks and micro-batches."""
         weights = torch.cat([batch.weight for batch in batches])
         labelled = labelled_weight(torch.cat([batch.labels for batch in batches]), weights)
-        own = torch.zeros(4, device=self.world.device)
-        own[0], own[1] = weights.sum(), labelled.sum()
-        for place, vote in enumerate(votes, 2):
-            if vote:
-                own[place] = 1
+        own = torch.stack([weights.sum(), labelled.sum(), *(self.scalar[vote] for vote in votes)])
         return self.world.sum(own)
 
     def _backward(self, batch: Batch, step: int, counts: torch.Tensor) -> torch.Tensor:
@@ -82,9 +79,9 @@ class Updater:
             )
         ssl, sl = loss_terms(outputs, inputs)
         self.strategy.backward(joint_loss(ssl, sl, self.phase.alpha.at(step, self.phase.steps), counts[0], counts[1]))
-        nothing = torch.zeros((), device=self.world.device)
-        terms = [value for term in (ssl, sl) for value in ((term.sum, term.count) if term else (nothing, nothing))]
-        return torch.stack(terms).detach()
+        nothing = (self.scalar[0], self.scalar[0])
+        terms = [value for term in (ssl, sl) for value in ((term.sum.detach(), term.count) if term else nothing)]
+        return torch.stack(terms)
 
     def _mask_noise(self, batch: Batch) -> torch.Tensor | None:
         """Draw the numbers that decide the mask, keyed by (seed, epoch, sample)."""
@@ -102,3 +99,13 @@ def loss_terms(outputs: Outputs, inputs: Inputs) -> tuple[LossTerm | None, LossT
     if outputs.logits is not None:
         sl = classification_loss(outputs.logits, inputs.labels, inputs.weight)
     return ssl, sl
+
+
+def seed_device(seed: int, device: torch.device) -> None:
+    """Seed torch's generator of one device.
+
+    Not ``torch.manual_seed``: it also notes a seed, with a formatted stack, for each kind of device that was never
+    used, which took a third of the step of a null model (benchmarks/step.py).
+    """
+    generator = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+    generator.manual_seed(seed)

@@ -31,7 +31,7 @@ class Window:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._sums = torch.zeros(4, dtype=torch.float64, device=world.device)
+        self._losses: list[torch.Tensor] = []
         self._grad_norm = torch.zeros(())
         self._steps = self._images = 0
         self._waited = 0.0
@@ -42,15 +42,17 @@ class Window:
         self._waited += seconds
 
     def add(self, updated: Updated, images: int) -> None:
-        """Count one update over ``images`` images of all ranks; losses that are not finite stay out of the means."""
-        self._sums += updated.losses.where(updated.losses.isfinite().all(), 0)
+        """Count one update over ``images`` images of all ranks."""
+        self._losses.append(updated.losses)
         self._grad_norm = updated.stepped.norm
         self._steps += 1
         self._images += images
 
     def close(self) -> Measured:
-        """Sum over ranks and wait for the device."""
-        ssl, ssl_count, sl, sl_count = self._world.sum(self._sums).tolist()
+        """Sum over ranks and wait for the device; losses that are not finite stay out of the means."""
+        losses = torch.stack(self._losses).double()  # [steps, 4]
+        finite = losses.isfinite().all(1, keepdim=True)
+        ssl, ssl_count, sl, sl_count = self._world.sum(losses.where(finite, 0).sum(0)).tolist()
         norm = float(self._grad_norm)
         seconds = time.perf_counter() - self._start
         return Measured(
