@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Literal
 
 from mixdist.config.read import to_yaml
@@ -54,16 +55,27 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"run.dir {self.path} cannot be made: {error.strerror}") from error
         if resume == "fresh":
-            for checkpoint in self.checkpoints.glob("step-*.pt*"):  # the folder stays: it may be a link to another disk
-                checkpoint.unlink()
+            self._remove_checkpoints()
             for name in ("config.yaml", "plan.json", "metrics.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
             for file in (self.result, self.reconstruction, self.quarantine, self.not_finite):
                 file.unlink(missing_ok=True)
-        if resume == "require" and not any(self.checkpoints.glob("step-*.pt")):
+        if resume == "require" and all(path.suffix == ".partial" for path in self.checkpoints.glob("step-*")):
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")
 
     def write_start(self, config: Config, plan: dict[str, Any]) -> None:
         """Write what was asked (config.yaml, which `--config` reads again) and what will happen (plan.json)."""
         write_text(self.path / "config.yaml", to_yaml(config))
         write_json(self.path / "plan.json", plan)
+
+    def _remove_checkpoints(self) -> None:
+        """Remove all checkpoints, half-written ones and the single files of earlier versions included."""
+        for path in (
+            *self.checkpoints.glob("latest*"),
+            *self.checkpoints.glob("best*"),
+            *self.checkpoints.glob("step-*"),
+        ):
+            if path.is_dir() and not path.is_symlink():  # the folder itself stays: it may be a link to another disk
+                rmtree(path)
+            else:
+                path.unlink()

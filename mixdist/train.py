@@ -73,7 +73,7 @@ def run(config: Config, world: World) -> int:
             if world.is_main:
                 folder.write_start(config, plan.as_dict())
             trackers.start(run_info(config, plan, trainer, world))
-        for note in plan.notes if not resumed else ():
+        for note in (*trainer.checkpoints.warnings, *(() if resumed else plan.notes)):
             trackers.message(note)
         setup_s = time.perf_counter() - began
         for record in trainer.records():
@@ -128,7 +128,9 @@ def build_trainer(
         feed=feed,
         world=world,
         precision=precision,
-        checkpoints=Checkpoints(folder.checkpoints, run_identity(config, samples), config.run.keep_checkpoints),
+        checkpoints=Checkpoints(
+            folder.checkpoints, run_identity(config, samples), config.run.keep_checkpoints, config.run.keep_best
+        ),
         reconstructed=reconstructed,
         not_finite=folder.not_finite,
     )
