@@ -1,7 +1,7 @@
 """Saves a checkpoint again and again, each time in a process that kills itself one file operation later.
 
-`python killed_saves.py FOLDER`: in FOLDER/3, where step 3 is saved after 1 and 2, and in FOLDER/2, where step 2 is saved
-again, 0, 1, ... are what the kills before operation 0, 1, ... left; the last is that of a save which came through.
+`python killed_saves.py FOLDER`: in FOLDER/3, where step 3 is saved after 1 and 2, and in FOLDER/2, where step 2 is
+saved again, 0, 1, ... are what the kills before operation 0, 1, ... left; the last is of a save that came through.
 """
 
 from __future__ import annotations

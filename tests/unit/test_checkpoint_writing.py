@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -39,15 +40,20 @@ def names(folder):
 # Killed
 
 
-@pytest.fixture(scope="module", params=[3, 2], ids=["a new step", "a step saved again"])
-def killed(request, tmp_path_factory):
-    """What a kill before each file operation of a save of this step left, in order."""
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory):
     root = tmp_path_factory.mktemp("killed")
-    script = Path(__file__).with_name("killed_saves.py")
-    command = [sys.executable, str(script), str(root), str(request.param)]
+    command = [sys.executable, str(Path(__file__).with_name("killed_saves.py")), str(root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment(), check=False)
     assert done.returncode == 0, done.stderr
-    return [root / str(number) for number in range(len(names(root)) - 1)]
+    return root
+
+
+@pytest.fixture(params=["3", "2"], ids=["a new step", "a step saved again"])
+def killed(kills, request, tmp_path):
+    """What a kill before each file operation of a save of this step left, in order."""
+    folders = shutil.copytree(kills / request.param, tmp_path / "kills")
+    return [folders / str(number) for number in range(len(names(folders)) - 1)]
 
 
 def test_a_kill_at_any_file_operation_leaves_the_save_before_or_this_one_whole(killed):
@@ -131,9 +137,12 @@ def test_a_second_save_waits_for_the_first(checkpoints, gate, monkeypatch):
     checkpoints.save(1, PARTS)
     there = []
     own = checkpoints_module.to_host
-    monkeypatch.setattr(
-        checkpoints_module, "to_host", lambda parts: there.extend(names(checkpoints.folder)) or own(parts)
-    )
+
+    def to_host(parts):
+        there.extend(names(checkpoints.folder))
+        return own(parts)
+
+    monkeypatch.setattr(checkpoints_module, "to_host", to_host)
     opener = threading.Timer(0.2, gate.set)
     opener.start()
     checkpoints.save(2, PARTS)
