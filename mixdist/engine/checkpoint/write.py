@@ -110,8 +110,8 @@ def _write_files(folder: Path, step: int, parts: Parts, identity: dict[str, str]
             own = {key: tensor.contiguous() for key, tensor in parts[name].items()}
             save_file(own, folder / file, metadata={"format": "pt", "step": str(step)})
             files[file] = _sealed(folder / file)
-    with (folder / STATE).open("wb") as file:  # closed on an error too; torch's own would hold on to the room it took
-        torch.save({name: state for name, state in parts.items() if name not in WEIGHTS}, file)
+    with (folder / STATE).open("wb") as state:  # closed on an error too; torch's own would hold on to the room it took
+        torch.save({name: part for name, part in parts.items() if name not in WEIGHTS}, state)
     files[STATE] = _sealed(folder / STATE)
     manifest = Manifest(
         mixdist=mixdist.__version__,
