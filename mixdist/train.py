@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import ExitStack
 
 import torch
 
@@ -48,6 +49,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(config: Config, world: World) -> int:
     """Run one training in this process group."""
+    with ExitStack() as held:
+        return _run(config, world, held)
+
+
+def _run(config: Config, world: World, held: ExitStack) -> int:
     began = time.perf_counter()
     folder = RunFolder(config.run.dir)
     with world.together():
@@ -55,6 +61,7 @@ def run(config: Config, world: World) -> int:
         plan = make_plan(config, samples.counts, world.size)
         model = build_model(config, samples.image_size, samples.counts.classes)
         if world.is_main:
+            held.enter_context(folder.held())
             folder.open(config.run.resume)
     with world.together():
         check_same_run(config, samples, world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from launching import QUIET, TINY_VIT, checkpoints, records, result, run, run_until, train, train_here
 
 from mixdist.engine.checkpoint.read import read_parts, verify
+from mixdist.runfolder import RunFolder
 
 SETTINGS = {
     **QUIET,
@@ -188,6 +190,18 @@ def test_the_best_checkpoint_stays_where_that_is_asked_for(finished: dict[str, A
     best = max(scores, key=lambda step: (scores[step], -step))
     assert (tmp_path / "run" / "checkpoints" / "best").read_text() == f"step-{best:09d}\n"
     assert {path.name for path in checkpoints(own["run.dir"])} == {f"step-{step:09d}" for step in (best, max(scores))}
+
+
+def test_a_folder_in_which_another_job_trains_is_refused_and_left_as_it_is(
+    finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("mixdist.runfolder.PATIENCE_S", 0.0)
+    with RunFolder(finished["run.dir"]).held():
+        before = contents(finished["run.dir"])
+        assert train_here(finished, "--run.resume", "fresh") == 2
+        assert contents(finished["run.dir"]) == before
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"run.dir {finished['run.dir']} is in use by process {os.getpid()} on " in line
 
 
 def copied(settings: dict[str, Any], place: Path) -> dict[str, Any]:
