@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from shutil import rmtree
+from socket import gethostname
+from typing import Any, Literal, TextIO
 
 from mixdist.config.read import to_yaml
 from mixdist.config.schema import Config
 from mixdist.errors import UserError
 from mixdist.files import write_json, write_text
+from mixdist.locks import locked
+
+PATIENCE_S = 5.0  # a process that was killed frees its memory first
+PATIENCE_ELSEWHERE_S = 100.0  # NFS 4 leases last 90 s
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,11 @@ class RunFolder:
         return self.path / "reconstruction.png"
 
     @property
+    def lock(self) -> Path:
+        """Held by the one job that trains here, and gone with it."""
+        return self.path / "lock"
+
+    @property
     def quarantine(self) -> Path:
         """The samples that could not be read, a line each, where data.bad_samples is "quarantine"."""
         return self.path / "quarantine.jsonl"
@@ -43,27 +58,84 @@ class RunFolder:
         """What is known of the batch at which a run ended, whose loss or gradient was not finite too often."""
         return self.path / "not-finite.json"
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, and keep other jobs out of it for the length of the block.
+
+        A process that dies lets go of it. One that is dying is given a moment, and one of another node, whose lock an
+        NFS server may keep until its lease ends, longer. Where a file system has no locks, nothing keeps others out.
+
+        Raises:
+            UserError: another job trains in this folder; or it cannot be made.
+        """
+        self._make()
+        with ExitStack() as stack:
+            file = self._take(stack)
+            if file is not None:
+                file.truncate(0)
+                file.write(f"{gethostname()} {os.getpid()}\n")
+                file.flush()
+            yield
+
+    def _take(self, stack: ExitStack) -> TextIO | None:
+        began = time.monotonic()
+        while True:
+            try:
+                return stack.enter_context(locked(self.lock, wait=False))
+            except BlockingIOError:
+                host, process = self._holder()
+            except OSError:
+                return None
+            if time.monotonic() - began > (PATIENCE_S if host == gethostname() else PATIENCE_ELSEWHERE_S):
+                raise UserError(
+                    f"run.dir {self.path} is in use by process {process} on {host}; stop that job or wait for its end, "
+                    f"or train in another run.dir"
+                )
+            time.sleep(0.1)
+
+    def _holder(self) -> tuple[str, str]:
+        """Return host and process of the job that holds the folder; it may have let go meanwhile."""
+        try:
+            host, process = self.lock.read_text().split()
+        except (OSError, ValueError):
+            return gethostname(), "unknown"
+        return host, process
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run.dir {self.path} cannot be made: {error.strerror}") from error
+
     def open(self, resume: Literal["auto", "require", "fresh"]) -> None:
         """Make the folder, and remove an earlier run from it where that was asked for.
 
         Raises:
             UserError: the path is a file or cannot be made, or `require` and nothing to go on from.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"run.dir {self.path} cannot be made: {error.strerror}") from error
+        self._make()
         if resume == "fresh":
-            for checkpoint in self.checkpoints.glob("step-*.pt*"):  # the folder stays: it may be a link to another disk
-                checkpoint.unlink()
+            self._remove_checkpoints()
             for name in ("config.yaml", "plan.json", "metrics.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
             for file in (self.result, self.reconstruction, self.quarantine, self.not_finite):
                 file.unlink(missing_ok=True)
-        if resume == "require" and not any(self.checkpoints.glob("step-*.pt")):
+        if resume == "require" and all(path.suffix == ".partial" for path in self.checkpoints.glob("step-*")):
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")
 
     def write_start(self, config: Config, plan: dict[str, Any]) -> None:
         """Write what was asked (config.yaml, which `--config` reads again) and what will happen (plan.json)."""
         write_text(self.path / "config.yaml", to_yaml(config))
         write_json(self.path / "plan.json", plan)
+
+    def _remove_checkpoints(self) -> None:
+        """Remove all checkpoints, half-written ones and the single files of earlier versions included."""
+        for path in (
+            *self.checkpoints.glob("latest*"),
+            *self.checkpoints.glob("best*"),
+            *self.checkpoints.glob("step-*"),
+        ):
+            if path.is_dir() and not path.is_symlink():  # the folder itself stays: it may be a link to another disk
+                rmtree(path)
+            else:
+                path.unlink()

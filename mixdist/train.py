@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import ExitStack
 
 import torch
 
@@ -48,6 +49,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(config: Config, world: World) -> int:
     """Run one training in this process group."""
+    with ExitStack() as held:
+        return _run(config, world, held)
+
+
+def _run(config: Config, world: World, held: ExitStack) -> int:
     began = time.perf_counter()
     folder = RunFolder(config.run.dir)
     with world.together():
@@ -55,6 +61,7 @@ def run(config: Config, world: World) -> int:
         plan = make_plan(config, samples.counts, world.size)
         model = build_model(config, samples.image_size, samples.counts.classes)
         if world.is_main:
+            held.enter_context(folder.held())
             folder.open(config.run.resume)
     with world.together():
         check_same_run(config, samples, world)
@@ -73,7 +80,7 @@ def run(config: Config, world: World) -> int:
             if world.is_main:
                 folder.write_start(config, plan.as_dict())
             trackers.start(run_info(config, plan, trainer, world))
-        for note in plan.notes if not resumed else ():
+        for note in (*trainer.checkpoints.warnings, *(() if resumed else plan.notes)):
             trackers.message(note)
         setup_s = time.perf_counter() - began
         for record in trainer.records():
@@ -128,7 +135,9 @@ def build_trainer(
         feed=feed,
         world=world,
         precision=precision,
-        checkpoints=Checkpoints(folder.checkpoints, run_identity(config, samples), config.run.keep_checkpoints),
+        checkpoints=Checkpoints(
+            folder.checkpoints, run_identity(config, samples), config.run.keep_checkpoints, config.run.keep_best
+        ),
         reconstructed=reconstructed,
         not_finite=folder.not_finite,
     )

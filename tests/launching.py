@@ -158,7 +158,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a run, oldest first."""
-    return sorted((folder / "checkpoints").glob("step-*.pt"))
+    return sorted(path for path in (folder / "checkpoints").glob("step-*") if path.suffix != ".partial")
 
 
 def result(folder: Path) -> dict[str, Any]:

@@ -196,6 +196,14 @@ class RunConfig(Section):
         "there is none; fresh: remove an earlier run of this folder first",
     )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that stay")
+    keep_best: bool = Field(False, description="the checkpoint with the best top-1 stays too")
+    save_every_epochs: int = Field(1, ge=1, description="epochs between two checkpoints; a phase's end is always one")
+    save_every_steps: int | None = Field(
+        None, ge=1, description="steps between two checkpoints, beside those of epochs"
+    )
+    save_every_minutes: float | None = Field(
+        None, gt=0, description="minutes after the newest checkpoint, of whatever reason, that the next is due"
+    )
 
 
 class TrackingConfig(Section):

@@ -15,10 +15,10 @@ from mixdist.data.images import CHUNK, DirectImages, Images, PooledImages, Resid
 from mixdist.data.index import PackedSet, Split
 from mixdist.data.reading.memory import Setup
 from mixdist.data.reading.reader import Unread
-from mixdist.data.remote.locks import locked
 from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.keyed import Ids
+from mixdist.locks import locked
 from mixdist.world import World
 
 CacheMode = Literal["auto", "device", "ram", "disk", "none"]

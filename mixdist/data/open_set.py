@@ -17,12 +17,12 @@ import numpy as np
 from mixdist.data.index import FORMAT, MANIFEST, VERSION, PackedSet, Shard, Split, index_dtype
 from mixdist.data.index_rows import check_rows
 from mixdist.data.manifest import check_fields, inside
-from mixdist.data.remote.locks import locked
 from mixdist.data.remote.node_cache import NodeCache
 from mixdist.data.remote.place import Place
 from mixdist.data.remote.urls import join
 from mixdist.errors import DataError, MixdistError
 from mixdist.files import write_text
+from mixdist.locks import locked
 
 Index: TypeAlias = "np.memmap[Any, np.dtype[np.void]]"
 MAX_MANIFEST = 64 << 20  # bytes: some 400,000 shards

@@ -63,7 +63,9 @@ class Trainer:
 
     def resume(self) -> bool:
         """Take up the checkpoint that rank 0 finds newest; return whether there was one."""
-        path = self.world.from_main(self.checkpoints.newest())
+        with self.world.together():
+            path = self.checkpoints.newest() if self.world.is_main else None
+        path = self.world.from_main(path)
         if path is None:
             return False
         parts = self.checkpoints.load(path)
@@ -83,6 +85,7 @@ class Trainer:
         for phase in self.plan.phases:
             if self.progress.step < phase.first_step + phase.steps:
                 yield from self._run_phase(phase)
+        self._wait()
 
     def _run_phase(self, phase: Phase) -> Iterator[StepRecord]:
         window = Window(self.world)  # wrapping and building the optimiser are part of a phase's cost
@@ -139,9 +142,10 @@ class Trainer:
                 if (
                     due or stop or save
                 ):  # a record stands at each checkpoint, so that a resume finds no window half full
-                    yield self._close(window, epoch, update, last)
+                    record = self._close(window, epoch, update, last)
+                    yield record
                     if last or stop or save:
-                        self._save(update, ends_phase=last and epoch + 1 == phase.epochs)
+                        self._save(update, last and epoch + 1 == phase.epochs, record.accuracy)
                     if stop and self.progress.step < self.plan.steps:
                         self._stop()
                     window = Window(self.world)
@@ -188,7 +192,7 @@ class Trainer:
         self.progress.accuracy, self.progress.top5 = score.accuracy, score.top5_accuracy
         return score
 
-    def _save(self, update: Updater, ends_phase: bool) -> None:
+    def _save(self, update: Updater, ends_phase: bool, accuracy: float | None) -> None:
         """Save a checkpoint; at the end of the last phase that reconstructs, let its pictures be taken."""
         start = time.perf_counter()
         update.strategy.publish()
@@ -198,10 +202,16 @@ class Trainer:
             if ends_phase and update.phase.name in reconstructing[-1:]:
                 self.reconstructed(self.model)
             if self.world.is_main:
-                self.checkpoints.save(self.progress.step, self._parts())
+                self.checkpoints.save(self.progress.step, self._parts(), accuracy)
         self.progress.checkpoint_s += time.perf_counter() - start
 
+    def _wait(self) -> None:
+        """Wait until rank 0's last checkpoint is on the disk."""
+        with self.world.together():
+            self.checkpoints.wait()
+
     def _stop(self) -> None:
+        self._wait()
         asked = {
             rank: signal.Signals(number).name
             for rank, number in enumerate(self.world.gather(self.asked_to_stop()))

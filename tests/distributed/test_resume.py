@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from launching import QUIET, TINY_VIT, checkpoints, records, result, run, run_until, train, train_here
+
+from mixdist.engine.checkpoint.read import read_parts, verify
+from mixdist.runfolder import RunFolder
 
 SETTINGS = {
     **QUIET,
@@ -38,7 +43,7 @@ def twice(request: pytest.FixtureRequest, packed_sets: Path, tmp_path_factory: p
     command = train(request.param, {**SETTINGS, "data.sl": packed_sets / "digits", "run.dir": "killed"})
     for step in (BORDER, MIDDLE):
         run_until(command, folder, lambda step=step: goes_on_after(folder / "killed", step))
-        assert checkpoints(folder / "killed")[-1].stem == f"step-{step:09d}"
+        assert checkpoints(folder / "killed")[-1].name == f"step-{step:09d}"
         assert not (folder / "killed" / "result.json").exists()
     for name in ("killed", "straight"):
         done = run([*command, "--run.dir", name], folder)
@@ -51,7 +56,7 @@ def twice(request: pytest.FixtureRequest, packed_sets: Path, tmp_path_factory: p
 
 def goes_on_after(folder: Path, step: int) -> bool:
     """Whether the run has saved ``step`` and written a record of a later one."""
-    saved = (folder / "checkpoints" / f"step-{step:09d}.pt").exists()
+    saved = (folder / "checkpoints" / f"step-{step:09d}").exists()
     return saved and any(record["step"] > step for record in records(folder))
 
 
@@ -130,14 +135,79 @@ def test_a_checkpoint_of_another_model_plan_or_set_is_refused_by_the_name_of_the
     assert contents(finished["run.dir"]) == before
 
 
-def test_a_cut_off_checkpoint_is_refused_by_name(finished: dict[str, Any], capsys: pytest.CaptureFixture) -> None:
-    newest = checkpoints(finished["run.dir"])[-1]
-    whole = newest.read_bytes()
-    newest.write_bytes(whole[: len(whole) // 2])
-    assert train_here(finished) == 2
-    newest.write_bytes(whole)
+def cut_off(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before_and_the_run_ends_with_the_same_weights(
+    finished: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    own = copied(finished, tmp_path)
+    newest = checkpoints(own["run.dir"])[-1]
+    cut_off(newest / "state.pt")
+    assert train_here(own) == 0
+    shown = capsys.readouterr().out
+    assert f"{newest} passed over: state.pt has " in " ".join(shown.split())
+    for part in ("model", "moments"):
+        equal(load(own["run.dir"])[part], load(finished["run.dir"])[part], part)
+    assert checkpoints(own["run.dir"])[-1] == newest
+
+
+def test_where_no_checkpoint_is_whole_the_run_is_refused_with_all_of_them(
+    finished: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    own = copied(finished, tmp_path)
+    for path in checkpoints(own["run.dir"]):
+        cut_off(path / "model.safetensors")
+    assert train_here(own) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"{newest} cannot be read as a checkpoint" in line
+    assert f"no checkpoint of {own['run.dir']}/checkpoints is whole: " in line
+    assert all(f"{path} passed over: model.safetensors has " in line for path in checkpoints(own["run.dir"]))
+
+
+def test_a_checkpoint_of_the_format_before_is_refused_and_fresh_removes_it(
+    finished: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    own = {**finished, "run.dir": tmp_path / "run"}
+    old = tmp_path / "run" / "checkpoints" / "step-000000007.pt"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"earlier")
+    for more in ((), ("--resume",)):
+        assert train_here(own, *more) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{old} is of an earlier mixdist" in line
+        assert "--run.resume fresh" in line
+    assert train_here(own, "--run.resume", "fresh") == 0
+    assert not old.exists()
+
+
+def test_the_best_checkpoint_stays_where_that_is_asked_for(finished: dict[str, Any], tmp_path: Path) -> None:
+    epochs = {"method.arm": "sl", "method.sl_epochs": 4, "run.keep_checkpoints": 1, "run.keep_best": True}
+    own = {**finished, **epochs, "run.dir": tmp_path / "run"}
+    assert train_here(own) == 0
+    scores = {each["step"]: each["accuracy"] for each in records(own["run.dir"]) if each["accuracy"] is not None}
+    best = max(scores, key=lambda step: (scores[step], -step))
+    assert (tmp_path / "run" / "checkpoints" / "best").read_text() == f"step-{best:09d}\n"
+    assert {path.name for path in checkpoints(own["run.dir"])} == {f"step-{step:09d}" for step in (best, max(scores))}
+
+
+def test_a_folder_in_which_another_job_trains_is_refused_and_left_as_it_is(
+    finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("mixdist.runfolder.PATIENCE_S", 0.0)
+    with RunFolder(finished["run.dir"]).held():
+        before = contents(finished["run.dir"])
+        assert train_here(finished, "--run.resume", "fresh") == 2
+        assert contents(finished["run.dir"]) == before
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"run.dir {finished['run.dir']} is in use by process {os.getpid()} on " in line
+
+
+def copied(settings: dict[str, Any], place: Path) -> dict[str, Any]:
+    """Return the settings of a copy of a finished run."""
+    shutil.copytree(settings["run.dir"], place / "run")
+    return {**settings, "run.dir": place / "run"}
 
 
 def test_fresh_starts_over_with_the_settings_of_now(finished: dict[str, Any], tmp_path: Path) -> None:
@@ -162,8 +232,8 @@ def test_resume_with_nothing_to_go_on_from_is_refused_and_starts_nothing(
 
 
 def load(folder: Path) -> dict[str, Any]:
-    parts: dict[str, Any] = torch.load(checkpoints(folder)[-1], weights_only=True)["parts"]
-    return parts
+    newest = checkpoints(folder)[-1]
+    return read_parts(newest, verify(newest))
 
 
 def equal(left: Any, right: Any, place: str) -> None:

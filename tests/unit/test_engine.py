@@ -404,6 +404,7 @@ def test_more_than_max_skipped_updates_in_a_row_end_the_run_with_what_is_known_o
         list(run.records())
     assert caught.value.collective
     assert caught.value.exit_code == 70
+    run.checkpoints.wait()
     assert run.checkpoints.newest().stem == "step-000000004"
     report = json.loads(run.not_finite.read_text())
     assert (report["step"], report["phase"], report["skipped_in_a_row"]) == (6, "sl", 3)
@@ -423,6 +424,7 @@ def test_a_loss_that_is_not_finite_is_never_saved_as_a_number(trainer, phase, na
         run.model.get_parameter(name).fill_(math.nan)
     with pytest.raises(NotFiniteError, match="not finite"):
         next(records)
+    run.checkpoints.wait()
     saved = run.checkpoints.newest()
     assert saved is None if not taken else saved.stem == f"step-{len(taken):09d}"
     assert "nan" in run.not_finite.read_text()

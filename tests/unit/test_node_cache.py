@@ -16,9 +16,9 @@ import pytest
 from file_server import Fault, serving
 
 from mixdist.data.remote.download import Retry, StoppedError
-from mixdist.data.remote.locks import locked
 from mixdist.data.remote.node_cache import NodeCache
 from mixdist.errors import DataError, MixdistError, UserError
+from mixdist.locks import locked
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: many reads
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

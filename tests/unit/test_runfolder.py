@@ -1,6 +1,12 @@
 """The run folder: made, taken up or started afresh."""
 
+import errno
+import fcntl
 import json
+import re
+import socket
+import subprocess
+import sys
 
 import pytest
 from tiny_run import tiny_config
@@ -19,7 +25,12 @@ def earlier(tmp_path):
     folder.checkpoints.mkdir(parents=True)
     for name in FILES:
         (folder.path / name).write_text("earlier")
-    (folder.checkpoints / "step-000000007.pt").write_text("earlier")
+    (folder.checkpoints / "step-000000006.pt").write_text("of an earlier mixdist")
+    (folder.checkpoints / "step-000000007").mkdir()
+    (folder.checkpoints / "step-000000007" / "manifest.json").write_text("earlier")
+    (folder.checkpoints / "step-000000008.partial").mkdir()
+    for pointer in ("latest", "best"):
+        (folder.checkpoints / pointer).write_text("step-000000007")
     (folder.path / "notes.txt").write_text("mine")
     return folder
 
@@ -34,7 +45,9 @@ def test_the_folder_is_made_with_its_parents(tmp_path):
 def test_an_earlier_run_is_left_as_it_is_to_be_taken_up(earlier, resume):
     earlier.open(resume)
     assert sorted(path.name for path in earlier.path.iterdir()) == sorted([*FILES, "notes.txt", "checkpoints"])
-    assert list(earlier.checkpoints.iterdir()) == [earlier.checkpoints / "step-000000007.pt"]
+    assert sorted(path.name for path in earlier.checkpoints.iterdir()) == [
+        "best", "latest", "step-000000006.pt", "step-000000007", "step-000000008.partial",
+    ]  # fmt: skip
 
 
 def test_fresh_removes_the_earlier_run_and_nothing_else(earlier):
@@ -47,7 +60,8 @@ def test_fresh_removes_checkpoints_behind_a_link_to_another_disk(earlier, tmp_pa
     disk = earlier.checkpoints.rename(tmp_path / "disk")
     earlier.checkpoints.symlink_to(disk)
     earlier.open("fresh")
-    assert not list(earlier.checkpoints.glob("step-*.pt"))
+    assert earlier.checkpoints.is_symlink()
+    assert not list(disk.iterdir())
 
 
 def test_fresh_in_an_empty_place_just_starts(tmp_path):
@@ -63,7 +77,7 @@ def test_require_without_a_checkpoint_is_refused(tmp_path, there):
     if there in ("empty checkpoints", "half a checkpoint"):
         folder.checkpoints.mkdir()
     if there == "half a checkpoint":
-        (folder.checkpoints / "step-000000001.pt.partial").write_text("half")
+        (folder.checkpoints / "step-000000001.partial").mkdir()
     with pytest.raises(UserError, match=r"--resume: .*checkpoints holds no checkpoint; leave --resume out"):
         folder.open("require")
 
@@ -89,3 +103,47 @@ def test_the_names_of_the_files(tmp_path):
     assert [folder.checkpoints.name, folder.result.name, folder.reconstruction.name] == [
         "checkpoints", "result.json", "reconstruction.png",
     ]  # fmt: skip
+
+
+# Two jobs
+
+
+def other_job(folder):
+    """Start a process that holds the folder until its input ends."""
+    source = (
+        "import sys; from pathlib import Path; from mixdist.runfolder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", source, str(folder)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_job_in_the_folder_is_refused_with_the_first_one_s_process_and_host(tmp_path, monkeypatch):
+    monkeypatch.setattr("mixdist.runfolder.PATIENCE_S", 0.0)
+    folder = RunFolder(tmp_path / "run")
+    with other_job(folder.path) as first:
+        refusal = rf"run\.dir {folder.path} is in use by process {first.pid} on {re.escape(socket.gethostname())}; stop"
+        with pytest.raises(UserError, match=refusal), folder.held():
+            pass
+        first.communicate("")
+    with folder.held():
+        assert folder.lock.exists()
+    assert not list(folder.path.iterdir())
+
+
+def test_a_folder_is_free_at_once_when_its_job_was_killed(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with other_job(folder.path) as first:
+        first.kill()
+    assert folder.lock.exists()
+    with folder.held():
+        pass
+    assert not folder.lock.exists()
+
+
+def test_where_the_file_system_has_no_locks_a_run_goes_on_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
+    with RunFolder(tmp_path / "run").held():
+        assert (tmp_path / "run").is_dir()

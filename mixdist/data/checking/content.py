@@ -12,9 +12,9 @@ from mixdist.data.faults import Fault
 from mixdist.data.fetch import Fetcher
 from mixdist.data.index import PackedSet, Split
 from mixdist.data.packing.pack import in_order, progress_bar
-from mixdist.data.packing.shards import sha256_of
 from mixdist.data.video.probe import probe
 from mixdist.errors import DataError
+from mixdist.files import sha256_of
 from mixdist.keyed import Ids, make_key, permutation
 
 CHUNK = 256  # samples of one task: a task for each would cost as much as reading a small image

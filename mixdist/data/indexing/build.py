@@ -26,9 +26,10 @@ from mixdist.data.indexing.options import IndexOptions
 from mixdist.data.packing.encode import Encoded, examine
 from mixdist.data.packing.measure import Measure
 from mixdist.data.packing.pack import in_order, progress_bar, write_manifest
-from mixdist.data.packing.shards import Member, index_row, sha256_of, write_index
+from mixdist.data.packing.shards import Member, index_row, write_index
 from mixdist.data.packing.staging import is_packed_set
 from mixdist.errors import DataError, UserError
+from mixdist.files import sha256_of
 
 KIND = "tars"  # the manifest's source.kind
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
 import zlib
@@ -16,7 +15,7 @@ import numpy as np
 
 from mixdist.data.index import UNLABELLED, Shard, index_dtype
 from mixdist.data.packing.encode import Encoded
-from mixdist.files import atomic
+from mixdist.files import atomic, sha256_of
 
 SMALLEST_TAR = tarfile.RECORDSIZE  # bytes: a tar is padded to a multiple of this
 
@@ -128,12 +127,3 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     header = tarfile.TarInfo(name)  # its defaults: time 0, owner 0, mode 0644, no names
     header.size = len(content)
     tar.addfile(header, io.BytesIO(content))
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

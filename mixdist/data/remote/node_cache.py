@@ -18,10 +18,10 @@ from threading import Event
 from typing import BinaryIO, TypeVar
 
 from mixdist.data.remote.download import Retry, Wanted, download
-from mixdist.data.remote.locks import locked
 from mixdist.data.remote.room import LOCK, PARTIAL, Room
 from mixdist.data.remote.urls import base_name, redact
 from mixdist.errors import DataError, UserError
+from mixdist.locks import locked
 
 Result = TypeVar("Result")
 

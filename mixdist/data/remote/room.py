@@ -16,8 +16,8 @@ from threading import Event
 from typing import TextIO
 
 from mixdist.data.remote.download import StoppedError
-from mixdist.data.remote.locks import is_held, locked
 from mixdist.errors import UserError
+from mixdist.locks import is_held, locked
 
 PARTIAL, LOCK = ".partial", ".lock"
 COUNTING = ".counting.lock"

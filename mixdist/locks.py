@@ -11,12 +11,15 @@ from typing import TextIO
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[TextIO]:
+def locked(path: Path, wait: bool = True) -> Iterator[TextIO]:
     """Wait for the exclusive lock on ``path``, give the open file, and remove it at the end.
 
     One that a killed process left over is free and is taken like any other.
+
+    Raises:
+        BlockingIOError: another holds it, and ``wait`` is False.
     """
-    file = _acquire(path)
+    file = _acquire(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield file
     finally:
@@ -37,10 +40,14 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def _acquire(path: Path) -> TextIO:
+def _acquire(path: Path, how: int) -> TextIO:
     while True:
         file = path.open("a+")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, how)
+        except OSError:
+            file.close()
+            raise
         try:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

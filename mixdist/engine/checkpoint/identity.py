@@ -1,0 +1,50 @@
+"""What makes a run this run: the settings and sets that a checkpoint must share with those who take it up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixdist.config.schema import Config
+
+LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is trained, only where and how it is watched
+    "run",
+    "tracking",
+    "data.sl",
+    "data.ssl",
+    "data.cache",
+    "data.cache_dir",
+    "data.cache_limit_gb",
+    "data.workers",
+    "data.bad_samples",
+    "data.bad_limit",
+    "train.micro_batch",
+    "train.max_skipped",
+    "train.log_every",
+    "train.eval_every",
+    "train.eval_batch",
+)
+
+
+def identity(config: Config, content: dict[str, str]) -> dict[str, str]:
+    """Return what makes a run this run, as dotted key -> text; ``content`` holds fingerprints of the packed sets."""
+    flat = dict(_flatten(config.model_dump(mode="json"), ""))
+    own = {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{k}.") for k in LAYOUT_KEYS)}
+    return own | content
+
+
+def differences(was: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Say of each setting that differs between two identities what it was and what it is."""
+    keys = [*now, *(key for key in was if key not in now)]
+    return [
+        f"{key} was {was.get(key, 'not set')}, now {now.get(key, 'not set')}"
+        for key in keys
+        if was.get(key) != now.get(key)
+    ]
+
+
+def _flatten(tree: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        nested = isinstance(value, dict) and value
+        pairs += _flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", str(value))]
+    return pairs

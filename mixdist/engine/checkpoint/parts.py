@@ -1,0 +1,85 @@
+"""The parts of a run's state: which there are, in which version, in which file, and their copy in host memory.
+
+A part is plain: dicts, lists and tuples of tensors, numbers, strings and None, so that reading it runs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+Parts = dict[str, Any]  # name of the part -> its plain state
+
+VERSIONS = {  # of what each part holds; a change of its layout raises its number
+    "model": 1,  # parameters and buffers by name: whole tensors, whatever the strategy
+    "ema": 1,  # averaged weights by the same names
+    "moments": 1,  # AdamW's step and moments by parameter name
+    "scaler": 1,  # of fp16's losses
+    "progress": 1,  # mixdist.engine.progress.Progress
+    "meters": 1,  # sums of the window that is open
+    "bad": 1,  # samples that could not be read
+    "plan": 1,  # the plan's hash
+    "tracking": 1,  # ids of the run elsewhere
+}
+STATE = "state.pt"  #: all parts that have no file of their own
+WEIGHTS = {
+    "model": "model.safetensors",
+    "ema": "ema.safetensors",
+}  #: flat name -> tensor; any safetensors reader opens it
+
+
+def files_of(names: set[str]) -> set[str]:
+    """Return the files that parts with these names lie in."""
+    return {STATE} | {file for name, file in WEIGHTS.items() if name in names}
+
+
+def tensors(state: Any) -> list[torch.Tensor]:
+    """Return the tensors of nested plain state, in order."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    if isinstance(state, dict):
+        return [tensor for value in state.values() for tensor in tensors(value)]
+    if isinstance(state, list | tuple):
+        return [tensor for value in state for tensor in tensors(value)]
+    return []
+
+
+def to_host(parts: Parts) -> Parts:
+    """Return a copy of the parts in host memory that shares nothing with them: training may go on at once.
+
+    From a GPU all copies are queued into pinned memory, and waited for once. Values, dtypes and strides stay.
+
+    Raises:
+        TypeError: a part that has no version, or holds what is not plain.
+    """
+    if unknown := sorted(parts.keys() - VERSIONS.keys()):
+        raise TypeError(f"parts {unknown} of a checkpoint have no version in {__name__}.VERSIONS")
+    copied = {name: _copy(state, name) for name, state in parts.items()}
+    for device in {tensor.device for tensor in tensors(parts) if tensor.is_cuda}:
+        torch.cuda.synchronize(device)
+    return copied
+
+
+def _copy(state: Any, place: str) -> Any:
+    if isinstance(state, torch.Tensor):
+        return _host_copy(state.detach())
+    if isinstance(state, dict):
+        return {_plain(key, place): _copy(value, f"{place}.{key}") for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        kind = list if isinstance(state, list) else tuple
+        return kind(_copy(value, f"{place}.{index}") for index, value in enumerate(state))
+    return _plain(state, place)
+
+
+def _host_copy(tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.is_cuda:
+        return tensor.to("cpu", copy=True)
+    host = torch.empty_like(tensor, device="cpu", pin_memory=True)  # of torch's cache of pinned blocks: the next save
+    return host.copy_(tensor, non_blocking=True)  # finds those of this one, which is over by then
+
+
+def _plain(value: Any, place: str) -> Any:
+    if value is None or type(value) in (bool, int, float, str):  # no subclasses: torch would refuse to load them
+        return value
+    raise TypeError(f"{place} of a checkpoint is a {type(value).__name__}, which would not load again")
