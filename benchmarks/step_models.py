@@ -96,7 +96,7 @@ def make_trainer(case: Case, data: Path, run: Path, world: World, **parallel: An
         "method": {"ssl_epochs": FOREVER, "sl_epochs": FOREVER, "mix_ratio": 1.0},
         "model": case.settings.get("model", {}),
         "train": {"batch": case.batch, "precision": "fp32", "log_every": case.steps, "eval_every": FOREVER},
-        "run": {"dir": run},
+        "run": {"dir": run, "save_every_epochs": FOREVER},
         **({"parallel": parallel} if parallel else {}),
     }
     config = Config.model_validate(settings)

@@ -19,7 +19,7 @@ import torch
 from mixdist.config.schema import Config
 from mixdist.data.batch import Batch
 from mixdist.data.open import Feed
-from mixdist.engine.checkpoint import Checkpoints
+from mixdist.engine.checkpoint import Checkpoints, Due
 from mixdist.engine.evaluate import Score, evaluate
 from mixdist.engine.guard import Guard
 from mixdist.engine.optim import State, make_optimiser
@@ -60,6 +60,8 @@ class Trainer:
         self.groups = parameter_groups(self.model)
         self.scaler = self.precision.scaler()
         self.verdicts = Verdicts(self.world.device)
+        run = self.config.run
+        self.due = Due(run.save_every_epochs, run.save_every_steps, run.save_every_minutes)
 
     def resume(self) -> bool:
         """Take up the checkpoint that rank 0 finds newest; return whether there was one."""
@@ -136,16 +138,14 @@ class Trainer:
                 batches = next(stream)
                 window.waited(time.perf_counter() - asked)
                 self._step(batches, epoch * phase.steps_per_epoch + step, update, guard, window)
-                last = step + 1 == phase.steps_per_epoch
-                due = last or self.progress.step % self.config.train.log_every == 0
-                stop, save = self._agree(guard, due)
-                if (
-                    due or stop or save
-                ):  # a record stands at each checkpoint, so that a resume finds no window half full
-                    record = self._close(window, epoch, update, last)
+                ends_epoch = step + 1 == phase.steps_per_epoch
+                stop, save = self._border(epoch, ends_epoch, guard)
+                # A record stands at each checkpoint, so that a resume finds no window half full.
+                if save or ends_epoch or self.progress.step % self.config.train.log_every == 0:
+                    record = self._close(window, epoch, update, ends_epoch)
                     yield record
-                    if last or stop or save:
-                        self._save(update, last and epoch + 1 == phase.epochs, record.accuracy)
+                    if save:
+                        self._save(update, ends_epoch and epoch + 1 == phase.epochs, record.accuracy)
                     if stop and self.progress.step < self.plan.steps:
                         self._stop()
                     window = Window(self.world)
@@ -154,7 +154,7 @@ class Trainer:
         """Make the update of 0-based ``step`` of the phase."""
         phase = update.phase
         guard.before()
-        votes = (self.asked_to_stop() != 0, False)
+        votes = (self.asked_to_stop() != 0, self.world.is_main and self.due.by_clock())
         updated = update(batches, step, self.progress.of(phase.name).skipped, votes)
         self.progress.step += 1
         guard.after(self.progress.step, batches, updated)
@@ -162,14 +162,19 @@ class Trainer:
         in_epoch = step % phase.steps_per_epoch
         window.add(updated, min(phase.batch, phase.samples - in_epoch * phase.batch))
 
-    def _agree(self, guard: Guard, due: bool) -> tuple[bool, bool]:
-        """Act on the verdicts that are in, all of them where a record is due; return whether to stop, and to save."""
-        verdicts = self.verdicts.take(all_posted=due)
+    def _border(self, epoch: int, ends_epoch: bool, guard: Guard) -> tuple[bool, bool]:
+        """Act on what is known of the steps up to here, the same on all ranks; return whether to stop, and to save."""
+        step, phase = self.progress.step, guard.phase
+        save = self.due.at_step(step)
+        if ends_epoch:
+            save |= epoch + 1 == phase.epochs or self.due.at_epoch_end(phase.first_epoch + epoch + 1)
+        verdicts = self.verdicts.take(all_posted=save or ends_epoch or step % self.config.train.log_every == 0)
         if any(verdict.stop or verdict.save for verdict in verdicts):
             verdicts += self.verdicts.take(all_posted=True)
         for verdict in verdicts:
             guard.judge(verdict)
-        return any(verdict.stop for verdict in verdicts), any(verdict.save for verdict in verdicts)
+        stop = any(verdict.stop for verdict in verdicts)
+        return stop, save or stop or any(verdict.save for verdict in verdicts)
 
     def _close(self, window: Window, epoch: int, update: Updater, last: bool) -> StepRecord:
         measured = window.close()
@@ -203,6 +208,7 @@ class Trainer:
                 self.reconstructed(self.model)
             if self.world.is_main:
                 self.checkpoints.save(self.progress.step, self._parts(), accuracy)
+        self.due.saved()
         self.progress.checkpoint_s += time.perf_counter() - start
 
     def _wait(self) -> None:
