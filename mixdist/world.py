@@ -40,9 +40,9 @@ class World:
         """Return every rank's value of a contiguous tensor, by rank: [size, ...], the same on every rank."""
         if self.size == 1:
             return tensor[None]
-        stacked = tensor.new_empty((self.size, *tensor.shape))
-        dist.all_gather_into_tensor(stacked, tensor)
-        return stacked
+        values = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(values, tensor)
+        return torch.stack(values)
 
     def from_main(self, value: Any) -> Any:
         """Return rank 0's value of a small picklable object on every rank."""

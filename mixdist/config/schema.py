@@ -175,6 +175,9 @@ class TrainConfig(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="autocast type; auto: bf16 on a GPU that has it, else fp32"
     )
+    sync_batchnorm: bool = Field(
+        True, description="BatchNorm statistics over all ranks' rows of a micro-batch, instead of each rank's own"
+    )
     max_skipped: int = Field(
         20,
         ge=0,

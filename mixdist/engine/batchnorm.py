@@ -188,9 +188,15 @@ class _Normalise(torch.autograd.Function):
         return of_input, *affine, None, None, None, None, None
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Return whether a model's normalisation depends on what else is in the batch."""
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
+def buffers_of_ranks(model: nn.Module) -> list[torch.Tensor]:
+    """Return the floating buffers that each rank moves on its own; those of synchronised layers are equal."""
+    shared = {
+        id(buffer)
+        for module in model.modules()
+        if isinstance(module, CountedBatchNorm) and module.rows.world.size > 1
+        for buffer in module.buffers(recurse=False)
+    }
+    return [buffer for buffer in model.buffers() if buffer.is_floating_point() and id(buffer) not in shared]
 
 
 def count_rows(model: nn.Module, world: World, synchronise: bool) -> CountedRows:

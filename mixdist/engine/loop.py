@@ -19,6 +19,7 @@ import torch
 from mixdist.config.schema import Config
 from mixdist.data.batch import Batch
 from mixdist.data.open import Feed
+from mixdist.engine.batchnorm import count_rows
 from mixdist.engine.checkpoint import Checkpoints
 from mixdist.engine.evaluate import Score, evaluate
 from mixdist.engine.guard import Guard
@@ -58,6 +59,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.groups = parameter_groups(self.model)
+        self.rows = count_rows(self.model, self.world, self.config.train.sync_batchnorm)
         self.scaler = self.precision.scaler()
         self.verdicts = Verdicts(self.world.device)
 
@@ -107,6 +109,7 @@ class Trainer:
             precision=self.precision,
             prepare=self.feed.train[phase.name].prepare,
             noise_width=self.model.reconstructor.noise_width if "reconstruct" in phase.drives else 0,
+            rows=self.rows,
             world=self.world,
             scalar=(torch.zeros((), device=self.world.device), torch.ones((), device=self.world.device)),
         )
