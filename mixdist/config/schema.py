@@ -175,6 +175,12 @@ class TrainConfig(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="autocast type; auto: bf16 on a GPU that has it, else fp32"
     )
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="keep an exponential moving average of the weights, which is what is then evaluated; such as 0.999",
+    )
     sync_batchnorm: bool = Field(
         True, description="BatchNorm statistics over all ranks' rows of a micro-batch, instead of each rank's own"
     )

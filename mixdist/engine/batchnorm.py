@@ -46,6 +46,10 @@ class CountedRows:
         yield
         self.learns = False
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> CountedRows:
+        """A strategy may drive a copy of the model: its layers are told as well."""
+        return self
+
 
 class CountedBatchNorm(_BatchNorm):
     """Takes the place of a BatchNorm layer, with its parameters, buffers and their names.
