@@ -12,21 +12,24 @@ from launching import QUIET, checkpoints, records, run, train, train_here
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 SAME = ("step", "samples", "loss", "loss_ssl", "loss_sl")
-SETTINGS = {  # 97 images in batches of 16: each epoch ends with one image, on a feature map of 1 x 1
+# 97 images in batches of 16: each epoch ends with one image, whose last feature map is 1 x 1. Over fewer values than
+# these, a variance near nothing blows rounding up to per cents within a few steps.
+SETTINGS = {
     **QUIET,
     "model.backbone": "resnet18",
     "model.options": "{layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}",
     "data.augment": "crop-flip",
+    "data.image_size": 32,
     "method.ssl_epochs": 2,
     "method.sl_epochs": 2,
     "optim.ssl.base_lr": 1e-2,
     "optim.sl.base_lr": 1e-2,
     "train.batch": 16,
 }
-ALONE = {"1-rank": {}, "1-rank-accumulated": {"train.micro_batch": 6}}
+ALONE = {"1-rank": {}, "1-rank-accumulated": {"train.micro_batch": 9}}
 SPREAD = {  # folder -> ranks, further settings, whose global micro-batches are those of which run alone
     "2-ranks": (2, {}, "1-rank"),
-    "3-ranks-accumulated": (3, {"train.micro_batch": 2}, "1-rank-accumulated"),
+    "3-ranks-accumulated": (3, {"train.micro_batch": 3}, "1-rank-accumulated"),
 }
 
 
@@ -55,9 +58,8 @@ def test_losses_weights_and_statistics_are_those_of_one_process(runs: Path, name
     assert len(expected) == len(found)
     for one, other in zip(expected, found, strict=True):
         same = {key: one[key] for key in SAME if one[key] is not None}
-        assert {key: other[key] for key in same} == pytest.approx(same, rel=1e-4)
-        # Rounding grows where one image on a map of 1 x 1 has no variance, and is divided by the root of eps.
-        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-3)
+        assert {key: other[key] for key in same} == pytest.approx(same, rel=1e-5)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
     alone, spread = (weights(runs / folder) for folder in (SPREAD[name][2], name))
     assert list(alone) == list(spread)
     assert "backbone.net.bn1.running_var" in alone
