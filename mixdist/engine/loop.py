@@ -34,7 +34,7 @@ from mixdist.engine.update import Updater
 from mixdist.engine.verdicts import Verdicts
 from mixdist.engine.window import Window
 from mixdist.errors import StoppedError, UserError
-from mixdist.model.groups import parameter_groups
+from mixdist.model.groups import parameter_groups, without_decay
 from mixdist.model.mixmodel import MixModel
 from mixdist.plan import Phase, Plan
 from mixdist.world import World
@@ -61,6 +61,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.groups = parameter_groups(self.model)
         self.rows = count_rows(self.model, self.world, self.config.train.sync_batchnorm)
+        self.undecayed = without_decay(self.model) if self.config.optim.no_decay_norm_bias else frozenset()
         decay = self.config.train.ema_decay
         self.ema = Ema(self.model, decay, self.world) if decay else None
         self.scaler = self.precision.scaler()
@@ -107,7 +108,7 @@ class Trainer:
     def updater(self, phase: Phase) -> Updater:
         """Make exactly the phase's parameters trainable, and build what drives them, with fresh moments."""
         trained_parameters(self.model, [name for group in phase.drives for name in self.groups[group]])
-        optimiser = make_optimiser(phase, self.model, self.groups)
+        optimiser = make_optimiser(phase, self.model, self.groups, self.undecayed)
         return Updater(
             phase=phase,
             strategy=make_strategy(self.model, optimiser, self.scaler, self.config.optim.clip_grad, self.world),
