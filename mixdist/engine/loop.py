@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ import torch
 from mixdist.config.schema import Config
 from mixdist.data.batch import Batch
 from mixdist.data.open import Feed
+from mixdist.engine.batchnorm import count_rows
 from mixdist.engine.checkpoint import Checkpoints, Due
+from mixdist.engine.ema import Ema
 from mixdist.engine.evaluate import Score, evaluate
 from mixdist.engine.guard import Guard
 from mixdist.engine.optim import State, make_optimiser
@@ -32,7 +34,7 @@ from mixdist.engine.update import Updater
 from mixdist.engine.verdicts import Verdicts
 from mixdist.engine.window import Window
 from mixdist.errors import StoppedError, UserError
-from mixdist.model.groups import parameter_groups
+from mixdist.model.groups import parameter_groups, without_decay
 from mixdist.model.mixmodel import MixModel
 from mixdist.plan import Phase, Plan
 from mixdist.world import World
@@ -58,6 +60,10 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.groups = parameter_groups(self.model)
+        self.rows = count_rows(self.model, self.world, self.config.train.sync_batchnorm)
+        self.undecayed = without_decay(self.model) if self.config.optim.no_decay_norm_bias else frozenset()
+        decay = self.config.train.ema_decay
+        self.ema = Ema(self.model, decay, self.world) if decay else None
         self.scaler = self.precision.scaler()
         self.verdicts = Verdicts(self.world.device)
         run = self.config.run
@@ -76,6 +82,8 @@ class Trainer:
         self.moments = parts["moments"]
         self.progress = Progress.from_state_dict(parts["progress"])
         self.feed.bad.load_state_dict(parts["bad"])
+        if self.ema:
+            self.ema.load_state_dict(parts["ema"], self.progress.step - self.progress.skipped)
         if self.progress.step != (main := self.world.from_main(self.progress.step)):
             raise UserError(
                 f"{path} holds step {self.progress.step}, on rank 0 step {main}; put run.dir on a shared disk"
@@ -105,13 +113,14 @@ class Trainer:
     def updater(self, phase: Phase) -> Updater:
         """Make exactly the phase's parameters trainable, and build what drives them, with fresh moments."""
         trained_parameters(self.model, [name for group in phase.drives for name in self.groups[group]])
-        optimiser = make_optimiser(phase, self.model, self.groups)
+        optimiser = make_optimiser(phase, self.model, self.groups, self.undecayed)
         return Updater(
             phase=phase,
             strategy=make_strategy(self.model, optimiser, self.scaler, self.config.optim.clip_grad, self.world),
             precision=self.precision,
             prepare=self.feed.train[phase.name].prepare,
             noise_width=self.model.reconstructor.noise_width if "reconstruct" in phase.drives else 0,
+            rows=self.rows,
             world=self.world,
             scalar=(torch.zeros((), device=self.world.device), torch.ones((), device=self.world.device)),
         )
@@ -156,6 +165,8 @@ class Trainer:
         guard.before()
         votes = (self.asked_to_stop() != 0, self.world.is_main and self.due.by_clock())
         updated = update(batches, step, self.progress.of(phase.name).skipped, votes)
+        if self.ema:
+            self.ema.update(updated.stepped.applied)
         self.progress.step += 1
         guard.after(self.progress.step, batches, updated)
         self.verdicts.post(self.progress.step, updated)
@@ -191,21 +202,33 @@ class Trainer:
         if not ends and (epoch + 1) % self.config.train.eval_every:
             return None
         start = time.perf_counter()
-        update.strategy.publish()
-        score = evaluate(self.model, self.feed.test, self.precision)
+        self._publish(update)
+        with self._judged():
+            score = evaluate(self.model, self.feed.test, self.precision)
         self.progress.evaluation_s += time.perf_counter() - start
         self.progress.accuracy, self.progress.top5 = score.accuracy, score.top5_accuracy
         return score
 
+    def _publish(self, update: Updater) -> None:
+        """Bring the model and its averages up to date; all ranks call it together."""
+        update.strategy.publish()
+        if self.ema:
+            self.ema.publish()
+
+    def _judged(self) -> AbstractContextManager[None]:
+        """Let the model have the weights that the run is judged by."""
+        return self.ema.in_place() if self.ema else nullcontext()
+
     def _save(self, update: Updater, ends_phase: bool, accuracy: float | None) -> None:
         """Save a checkpoint; at the end of the last phase that reconstructs, let its pictures be taken."""
         start = time.perf_counter()
-        update.strategy.publish()
+        self._publish(update)
         self.moments = update.strategy.moments()
         reconstructing = [each.name for each in self.plan.phases if "reconstruct" in each.drives]
         with self.world.together():
             if ends_phase and update.phase.name in reconstructing[-1:]:
-                self.reconstructed(self.model)
+                with self._judged():
+                    self.reconstructed(self.model)
             if self.world.is_main:
                 self.checkpoints.save(self.progress.step, self._parts(), accuracy)
         self.due.saved()
@@ -237,4 +260,5 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "progress": self.progress.state_dict(),
             "bad": self.feed.bad.state_dict(),
+            **({"ema": self.ema.state_dict()} if self.ema else {}),
         }

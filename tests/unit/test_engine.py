@@ -299,6 +299,18 @@ def test_adamw_takes_betas_and_weight_decay_of_each_group_s_objective(trainer):
     }
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_no_decay_norm_bias_keeps_the_decay_from_vectors_and_embeddings_alone(trainer, phase):
+    run = trainer(optim__no_decay_norm_bias=True)
+    optimiser = make_updater(run, phase).strategy.optimiser
+    decay = {id(p): group["weight_decay"] for group in optimiser.adamw.param_groups for p in group["params"]}
+    assert decay == {id(p): 0.05 * (name not in run.undecayed) for name, p in optimiser.names.items()}
+    assert set(decay.values()) == {0.0, 0.05}
+    whole = make_updater(trainer(), phase).strategy.optimiser
+    assert optimiser.names.keys() == whole.names.keys()
+    assert optimiser.rates() == whole.rates()
+
+
 # Records
 
 
