@@ -23,7 +23,7 @@ from mixdist.engine.result import make_result
 from mixdist.engine.signals import Signals
 from mixdist.engine.snapshot import reconstruction_png
 from mixdist.engine.watchdog import Watchdog
-from mixdist.errors import MixdistError, PeerError, Stopped, UserError
+from mixdist.errors import MixdistError, PeerError, StoppedError, UserError
 from mixdist.files import atomic, write_json
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Plan, make_plan
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 def leave(error: MixdistError, rank: str) -> int:
     """Say what went wrong, once, in an order in which torchrun takes the first cause for the cause."""
     if rank == "0" or not error.collective:
-        sys.stderr.write(f"mixdist: {'' if isinstance(error, Stopped) else 'error: '}{error}\n")
+        sys.stderr.write(f"mixdist: {'' if isinstance(error, StoppedError) else 'error: '}{error}\n")
     if isinstance(error, PeerError):
         time.sleep(1)  # torchrun reports the rank that it sees leave first
         return error.exit_code
@@ -110,7 +110,7 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
         if world.is_main:
             result = make_result(trainer, samples, setup_s, time.perf_counter() - began)
             write_json(folder.result, result)
-    except Stopped as stop:
+    except StoppedError as stop:
         if world.is_main:
             folder.write_stopped(trainer.progress.step, str(stop))
         raise

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from mixdist.engine.heartbeat import STAGES, Stage
+from mixdist.engine.heartbeat import Stage
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,14 @@ class Standing:
     step: int  #: updates done
     phase: str
     stage: Stage
+    count: int  #: beats since its step began
     still_s: float  #: how long it had stood there
     told_at: float  #: time.time() of its host
 
     @property
     def place(self) -> tuple[int, int]:
         """Where in the run it stands, to be compared."""
-        return self.step, STAGES.index(self.stage)
+        return self.step, self.count
 
     def to_json(self) -> str:
         """Return it as text for the store."""
