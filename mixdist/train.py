@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -62,6 +63,8 @@ def leave(error: MixdistError, rank: str) -> int:
         time.sleep(1)  # torchrun reports the rank that it sees leave first
         return error.exit_code
     tell_launcher(str(error))
+    if isinstance(error, StoppedError) and "RANK" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent by torchrun when the first of us has left
     if error.collective:
         leave_together()
     return error.exit_code

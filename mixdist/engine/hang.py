@@ -19,14 +19,14 @@ class Standing:
     step: int  #: updates done
     phase: str
     stage: Stage
-    count: int  #: beats since its step began
+    beats: int  #: since its step began
     still_s: float  #: how long it had stood there
     told_at: float  #: time.time() of its host
 
     @property
     def place(self) -> tuple[int, int]:
         """Where in the run it stands, to be compared."""
-        return self.step, self.count
+        return self.step, self.beats
 
     def to_json(self) -> str:
         """Return it as text for the store."""

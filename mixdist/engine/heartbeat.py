@@ -22,7 +22,7 @@ class Beat(NamedTuple):
     phase: str
     stage: Stage
     at: float  #: time.monotonic()
-    count: int = 0  #: beats since the step began
+    beats: int = 0  #: beats since the step began
     first: bool = True  #: in the first step since the start or the phase began
 
     @property
@@ -43,8 +43,8 @@ def begin(step: int, phase: str, first: bool) -> None:
 def beat(stage: Stage) -> None:
     """The step goes on to ``stage``; or the stage itself goes on, as with each batch of an evaluation."""
     global _last  # noqa: PLW0603
-    step, phase, _, _, count, first = _last
-    _last = Beat(step, phase, stage, time.monotonic(), count + 1, first)
+    step, phase, _, _, beats, first = _last
+    _last = Beat(step, phase, stage, time.monotonic(), beats + 1, first)
 
 
 def last() -> Beat:

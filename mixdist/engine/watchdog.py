@@ -136,7 +136,7 @@ class Watchdog:
             step=beat.step,
             phase=beat.phase,
             stage=beat.stage,
-            count=beat.count,
+            beats=beat.beats,
             still_s=round(self._still_s(beat), 1),
             told_at=time.time(),
         )
