@@ -102,6 +102,7 @@ class Watchdog:
             note = "\nno word of the other ranks: the store does not answer" if self._world.size > 1 else ""
             self._say(self._make_report([self._own()], [], 1) + note)
         tell_launcher(str(self._report))
+        os.killpg(0, signal.SIGCONT)  # a stopped process that decodes for this one could not see that it has gone
         os._exit(HangError.exit_code)
 
     def _write_stacks(self) -> None:
