@@ -40,6 +40,16 @@ class StoppedError(MixdistError):
     exit_code = 75
 
 
+class PeerError(MixdistError):
+    """Another rank failed, so that this one cannot go on (exit code 1)."""
+
+
+class HangError(MixdistError):
+    """A rank stands still (exit code 76)."""
+
+    exit_code = 76
+
+
 class DataError(UserError):
     """A sample, shard or packed set that cannot be used; the message names the file and the key."""
 

@@ -58,6 +58,16 @@ class RunFolder:
         """What is known of the batch at which a run ended, whose loss or gradient was not finite too often."""
         return self.path / "not-finite.json"
 
+    @property
+    def stopped(self) -> Path:
+        """stopped.json; its presence says that a signal stopped the run, which the same command goes on with."""
+        return self.path / "stopped.json"
+
+    @property
+    def hang(self) -> Path:
+        """Folder of what a watchdog wrote when a rank stood still."""
+        return self.path / "hang"
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Make the folder, and keep other jobs out of it for the length of the block.
@@ -116,9 +126,10 @@ class RunFolder:
         self._make()
         if resume == "fresh":
             self._remove_checkpoints()
+            rmtree(self.hang, ignore_errors=True)
             for name in ("config.yaml", "plan.json", "metrics.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
-            for file in (self.result, self.reconstruction, self.quarantine, self.not_finite):
+            for file in (self.result, self.reconstruction, self.quarantine, self.not_finite, self.stopped):
                 file.unlink(missing_ok=True)
         if resume == "require" and all(path.suffix == ".partial" for path in self.checkpoints.glob("step-*")):
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")
@@ -127,6 +138,11 @@ class RunFolder:
         """Write what was asked (config.yaml, which `--config` reads again) and what will happen (plan.json)."""
         write_text(self.path / "config.yaml", to_yaml(config))
         write_json(self.path / "plan.json", plan)
+        self.stopped.unlink(missing_ok=True)
+
+    def write_stopped(self, step: int, why: str) -> None:
+        """Write that the run is to be started again: a job script reads it, as torchrun hides the exit code."""
+        write_json(self.stopped, {"step": step, "why": why})
 
     def _remove_checkpoints(self) -> None:
         """Remove all checkpoints, half-written ones and the single files of earlier versions included."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
+from torch._C._distributed_c10d import Store
+from torch.distributed.elastic.multiprocessing import errors
 
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
@@ -17,43 +21,62 @@ from mixdist.engine.checkpoint import Checkpoints, identity
 from mixdist.engine.loop import Trainer
 from mixdist.engine.precision import choose_precision
 from mixdist.engine.result import make_result
+from mixdist.engine.signals import Signals
 from mixdist.engine.snapshot import reconstruction_png
-from mixdist.errors import MixdistError, UserError
+from mixdist.engine.watchdog import Watchdog
+from mixdist.errors import MixdistError, PeerError, StoppedError, UserError
 from mixdist.files import atomic, write_json
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Plan, make_plan
 from mixdist.runfolder import RunFolder
 from mixdist.tracking import PhaseInfo, RunInfo, Trackers, main_trackers
-from mixdist.world import World, leave_together, process_group, read_world
+from mixdist.world import World, failures_told, leave_together, process_group, read_world, tell_launcher
 
 
+@errors.record
 def main(argv: list[str] | None = None) -> int:
-    """Train as the command line says; return 0, 1 for a fault, 2 for what the user can put right, 130 on Ctrl-C."""
+    """Train as the command line says; return the exit code (docs/reliability.md).
+
+    0: finished; 1: a fault, here or on another rank; 2: what the user can put right; 70: not finite too often;
+    75: stopped by a signal and saved; 76: a rank stood still; 130: Ctrl-C with nothing to save, or a second one.
+    """
     rank = os.environ.get("RANK", "0")
     try:
-        world = read_world()
-        with process_group(world):
-            with world.together():
-                config = read_config(sys.argv[1:] if argv is None else argv)
-            return run(config, world)
+        with Signals() as signals:
+            world = read_world()
+            with process_group(world) as store:
+                with world.together():
+                    config = read_config(sys.argv[1:] if argv is None else argv)
+                return run(config, world, store, signals)
     except MixdistError as error:
-        if rank == "0" or not error.collective:
-            sys.stderr.write(f"mixdist: error: {error}\n")
-        if error.collective:
-            leave_together()
-        return error.exit_code
+        return leave(error, rank)
     except KeyboardInterrupt:
         sys.stderr.write("mixdist: interrupted\n" if rank == "0" else "")
         return 130
 
 
-def run(config: Config, world: World) -> int:
+def leave(error: MixdistError, rank: str) -> int:
+    """Say what went wrong, once, in an order in which torchrun takes the first cause for the cause."""
+    if rank == "0" or not error.collective:
+        sys.stderr.write(f"mixdist: {'' if isinstance(error, StoppedError) else 'error: '}{error}\n")
+    if isinstance(error, PeerError):
+        time.sleep(1)  # torchrun reports the rank that it sees leave first
+        return error.exit_code
+    tell_launcher(str(error))
+    if isinstance(error, StoppedError) and "RANK" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent by torchrun when the first of us has left
+    if error.collective:
+        leave_together()
+    return error.exit_code
+
+
+def run(config: Config, world: World, store: Store | None, signals: Signals) -> int:
     """Run one training in this process group."""
     with ExitStack() as held:
-        return _run(config, world, held)
+        return _run(config, world, store, signals, held)
 
 
-def _run(config: Config, world: World, held: ExitStack) -> int:
+def _run(config: Config, world: World, store: Store | None, signals: Signals, held: ExitStack) -> int:
     began = time.perf_counter()
     folder = RunFolder(config.run.dir)
     with world.together():
@@ -83,14 +106,32 @@ def _run(config: Config, world: World, held: ExitStack) -> int:
         for note in (*trainer.checkpoints.warnings, *(() if resumed else plan.notes)):
             trackers.message(note)
         setup_s = time.perf_counter() - began
-        for record in trainer.records():
-            trackers.log(record)
+        with watched(config, world, store, signals):
+            trainer.asked_to_stop = lambda: signals.asked
+            for record in trainer.records():
+                trackers.log(record)
         if world.is_main:
             result = make_result(trainer, samples, setup_s, time.perf_counter() - began)
             write_json(folder.result, result)
+    except StoppedError as stop:
+        if world.is_main:
+            folder.write_stopped(trainer.progress.step, str(stop))
+        raise
     finally:
         trackers.finish(result)
     return 0
+
+
+@contextmanager
+def watched(config: Config, world: World, store: Store | None, signals: Signals) -> Iterator[None]:
+    """Guard the training loop: signals wait for a step border, a hang is noticed, and a failure told at once."""
+    hang = RunFolder(config.run.dir).hang
+    with (
+        failures_told(world, store),
+        signals.deferred(),
+        Watchdog(world, store, hang, config.run.hang_timeout_s),
+    ):
+        yield
 
 
 def run_identity(config: Config, samples: Samples) -> dict[str, str]:

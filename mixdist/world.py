@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed import DistNetworkError
 from torch.distributed.rendezvous import rendezvous
 
-from mixdist.errors import MixdistError, UserError
+from mixdist.errors import MixdistError, PeerError, UserError
 
 
 @dataclass(frozen=True)
@@ -103,44 +111,87 @@ def read_world() -> World:
     return World(rank, local, size, local_size, torch.device("cuda", local))
 
 
-FALLEN = "mixdist/fallen"  # key of the store: the rank that failed alone
+FALLEN = "mixdist/fallen"  # key of the store: which rank failed alone, and of what
+COLLECTIVE_TIMEOUT = timedelta(hours=4)  # longer than any rank decodes or waits; a hang is the watchdog's affair
 
 
 @contextmanager
-def process_group(world: World) -> Iterator[None]:
-    """Join the process group (NCCL on GPUs, gloo elsewhere) for the length of the block.
+def process_group(world: World) -> Iterator[Store | None]:
+    """Join the process group (NCCL on GPUs, gloo elsewhere) for the length of the block; yields its store.
 
     After an error the group is left as it is: its destruction would wait for ranks that wait for this one.
 
     Raises:
-        MixdistError: a collective broke off because another rank had failed, which has said why.
+        PeerError: a collective broke off because another rank had failed, which has said why, or is gone.
     """
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
+        os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")  # collectives that NCCL remembers, for the watchdog
+        os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
     if world.size == 1:
-        yield
+        yield None
         return
     nccl = world.device.type == "cuda"
     store, _, _ = next(rendezvous("env://", world.rank, world.size))
+    store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     dist.init_process_group(
         "nccl" if nccl else "gloo",
         store=store,
         rank=world.rank,
         world_size=world.size,
+        timeout=COLLECTIVE_TIMEOUT,
         device_id=world.device if nccl else None,
     )
     try:
-        yield
-    except MixdistError as error:
-        if not error.collective:
-            store.set(FALLEN, str(world.rank))
-        raise
-    except RuntimeError as error:  # gloo's "Connection closed by peer" among others
-        if not store.check([FALLEN]):
+        with failures_told(world, store):
+            yield store
+    except RuntimeError as error:
+        if not _broke_off(error):
             raise
         dist.destroy_process_group()
-        raise MixdistError(f"stopped, because rank {store.get(FALLEN).decode()} did").everywhere() from error
+        raise PeerError(f"stopped, because {_why(store)}").everywhere() from error
     dist.destroy_process_group()
+
+
+@contextmanager
+def failures_told(world: World, store: Store | None) -> Iterator[None]:
+    """Tell the other ranks and the launcher at once of an error that only this rank has; it is raised all the same."""
+    try:
+        yield
+    except BaseException as error:
+        if not getattr(error, "collective", False) and not _broke_off(error):
+            tell_launcher(str(error) if isinstance(error, MixdistError) else traceback.format_exc())
+            if store is not None:
+                with suppress(RuntimeError):  # the store is gone as well
+                    host = socket.gethostname()
+                    store.compare_set(FALLEN, "", f"rank {world.rank} ({host}) failed: {describe(error)}")
+        raise
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, MixdistError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _broke_off(error: BaseException) -> bool:
+    """Whether an error says that a collective lost its other end: gloo has no type of its own for it."""
+    return isinstance(error, DistNetworkError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _why(store: Store) -> str:
+    try:
+        return store.get(FALLEN).decode() if store.check([FALLEN]) else "another rank is gone: killed, or cut off"
+    except RuntimeError:
+        return "the other ranks and the store are gone: killed, or cut off"
+
+
+def tell_launcher(text: str) -> None:
+    """Leave the error for torchrun, which ends its output with that of the first rank that failed."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        details = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        with suppress(OSError):
+            Path(path).write_text(json.dumps({"message": {"message": text, "extraInfo": details}}), encoding="utf-8")
 
 
 def leave_together() -> None:
@@ -149,5 +200,6 @@ def leave_together() -> None:
     torchrun ends every rank as soon as one has left; without this, that may be before rank 0 has said what is wrong.
     """
     if dist.is_initialized():
-        dist.barrier()
+        with suppress(RuntimeError):  # one of them is gone after all
+            dist.barrier()
         dist.destroy_process_group()

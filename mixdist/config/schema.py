@@ -212,6 +212,13 @@ class RunConfig(Section):
         description="auto: go on where the folder's checkpoint ends, else start; require (or --resume): an error where "
         "there is none; fresh: remove an earlier run of this folder first",
     )
+    hang_timeout_s: float = Field(
+        300,
+        ge=0,
+        le=3000,
+        description="seconds in which a rank may get no further before the run ends with a report of who waits for "
+        "whom; four times that in the first step of a phase, evaluations and checkpoints; 0: never",
+    )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that stay")
     keep_best: bool = Field(False, description="the checkpoint with the best top-1 stays too")
     save_every_epochs: int = Field(1, ge=1, description="epochs between two checkpoints; a phase's end is always one")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mixdist.data.stream import TestStream
+from mixdist.engine import heartbeat
 from mixdist.engine.precision import Precision
 from mixdist.errors import DataError
 from mixdist.model.mixmodel import MixModel
@@ -44,6 +45,7 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision) -> Score:
     counts = torch.zeros(3, dtype=torch.int64, device=test.world.device)
     classes = model.classifier.out_features
     for batch in test:
+        heartbeat.beat("eval")
         inputs = test.prepare(batch)
         with precision.autocast():
             logits = model(inputs.images, reconstruct=False, classify=True).logits
@@ -53,6 +55,7 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision) -> Score:
         hits = (best == inputs.labels[:, None]) & readable[:, None]
         counts += torch.stack([hits[:, 0].sum(), hits.sum(), readable.sum()])
     model.train()
+    heartbeat.beat("eval")
     top1, top5, samples = (int(count) for count in test.world.sum(counts))
     if samples == 0:
         raise DataError("none of the test samples can be read, so there is nothing to evaluate on").everywhere()

@@ -19,6 +19,7 @@ import torch
 from mixdist.config.schema import Config
 from mixdist.data.batch import Batch
 from mixdist.data.open import Feed
+from mixdist.engine import heartbeat
 from mixdist.engine.batchnorm import count_rows
 from mixdist.engine.checkpoint import Checkpoints, Due
 from mixdist.engine.ema import Ema
@@ -143,6 +144,7 @@ class Trainer:
         stream = self.feed.train[phase.name].epoch(phase.first_epoch + epoch, phase.steps_per_epoch, first)
         with closing(stream):
             for step in range(first, phase.steps_per_epoch):
+                heartbeat.begin(self.progress.step, phase.name, step == first)
                 asked = time.perf_counter()
                 batches = next(stream)
                 window.waited(time.perf_counter() - asked)
@@ -222,6 +224,7 @@ class Trainer:
     def _save(self, update: Updater, ends_phase: bool, accuracy: float | None) -> None:
         """Save a checkpoint; at the end of the last phase that reconstructs, let its pictures be taken."""
         start = time.perf_counter()
+        heartbeat.beat("ckpt")
         self._publish(update)
         self.moments = update.strategy.moments()
         reconstructing = [each.name for each in self.plan.phases if "reconstruct" in each.drives]
@@ -231,13 +234,16 @@ class Trainer:
                     self.reconstructed(self.model)
             if self.world.is_main:
                 self.checkpoints.save(self.progress.step, self._parts(), accuracy)
+            heartbeat.beat("ckpt")  # a rank that has done its part is ahead of the one that writes
         self.due.saved()
         self.progress.checkpoint_s += time.perf_counter() - start
 
     def _wait(self) -> None:
         """Wait until rank 0's last checkpoint is on the disk."""
+        heartbeat.beat("ckpt")
         with self.world.together():
             self.checkpoints.wait()
+            heartbeat.beat("ckpt")
 
     def _stop(self) -> None:
         self._wait()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mixdist.data.batch import Batch, Inputs, Preparation
+from mixdist.engine import heartbeat
 from mixdist.engine.batchnorm import CountedRows
 from mixdist.engine.precision import Precision
 from mixdist.engine.strategy import Stepped, Strategy
@@ -55,11 +56,13 @@ class Updater:
         # a resume needs no generator state. Only these draws depend on the rank.
         run_step = self.phase.first_step + step
         seed_device(make_key(self.prepare.seed, "model", run_step, self.world.rank) >> 1, self.world.device)
+        heartbeat.beat("agree")
         counts = self._over_ranks(batches, votes)
         losses = []
         for number, batch in enumerate(batches, 1):
             with self.strategy.micro_batch(last=number == len(batches)):
                 losses.append(self._backward(batch, step, counts))
+        heartbeat.beat("optim")
         return Updated(torch.stack(losses).sum(0), counts[2:], self.strategy.step())
 
     def _over_ranks(self, batches: list[Batch], votes: Votes) -> torch.Tensor:
@@ -71,6 +74,7 @@ class Updater:
 
     def _backward(self, batch: Batch, step: int, counts: torch.Tensor) -> torch.Tensor:
         """Add a micro-batch's gradient; return its [ssl sum, ssl count, sl sum, sl count]."""
+        heartbeat.beat("forward")
         inputs = self.prepare(batch)
         with self.precision.autocast(), self.rows.forward(inputs.weight, batch.whole):
             outputs = self.strategy.module(
@@ -80,6 +84,7 @@ class Updater:
                 noise=self._mask_noise(batch),
             )
         ssl, sl = loss_terms(outputs, inputs)
+        heartbeat.beat("backward")
         self.strategy.backward(joint_loss(ssl, sl, self.phase.alpha.at(step, self.phase.steps), counts[0], counts[1]))
         nothing = (self.scalar[0], self.scalar[0])
         terms = [value for term in (ssl, sl) for value in ((term.sum.detach(), term.count) if term else nothing)]

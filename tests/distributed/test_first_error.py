@@ -1,0 +1,58 @@
+"""Whatever the others say, the first error of the first rank that failed stands last on the console."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from disturbing import SETTINGS, ranks_of
+from launching import TIMEOUT_S, Done, environment, family, records, start, train, wait_for
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+RANKS = 3
+BROKEN = """
+import os, sys
+if os.environ.get("RANK") == "1" and "mixdist.train" in sys.orig_argv:
+    import {module} as module
+    def broken(*_, **__):
+        raise ValueError("no such column")
+    module.{name} = broken
+"""
+
+
+def root_cause(done: Done) -> str:
+    """Return the last part of what torchrun says, which ends its output."""
+    assert done.code != 0
+    return done.err.rpartition("Root Cause (first observed failure):")[2]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("mixdist.engine.update", "Updater._backward"), ("mixdist.engine.strategy", "Replicas.moments")],
+    ids=["forward", "checkpoint"],
+)
+def test_an_error_of_rank_1_in_training(packed_sets: Path, tmp_path: Path, module: str, name: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BROKEN.format(module=module, name=name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}:{environment().get('PYTHONPATH', '')}")
+        process = start(train(RANKS, {**SETTINGS, "data.sl": packed_sets / "digits"}), tmp_path)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    cause = root_cause(Done(process.returncode, out, err))
+    assert "rank      : 1 (" in cause
+    assert "ValueError: no such column" in cause
+
+
+def test_a_killed_loader_of_rank_1(packed_sets: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "data.sl": packed_sets / "digits", "data.cache": "none", "data.workers": 1}
+    process = start(train(RANKS, settings), tmp_path)
+    wait_for(lambda: records(tmp_path / "run"), process)
+    rank = ranks_of(process.pid)[1]
+    (loader,) = [each for each in family(rank) if each != rank]
+    os.kill(loader, signal.SIGKILL)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    cause = root_cause(Done(process.returncode, out, err))
+    assert "rank      : 1 (" in cause
+    assert "a process that decodes images was ended by signal 9" in cause
