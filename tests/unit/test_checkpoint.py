@@ -14,7 +14,7 @@ from states import OWN, PARTS, assert_same, every_kind
 
 from mixdist.engine.checkpoint import Checkpoints
 from mixdist.engine.checkpoint.manifest import NAME, FileDigest, Torn, read_manifest
-from mixdist.engine.checkpoint.parts import STATE, VERSIONS, files_of
+from mixdist.engine.checkpoint.parts import STATE, VERSIONS, files_of, to_host
 from mixdist.engine.checkpoint.read import verify
 from mixdist.errors import UserError
 
@@ -88,6 +88,19 @@ def test_what_changes_after_save_returned_is_not_in_the_checkpoint(checkpoints):
     loaded = checkpoints.load(checkpoints.newest())
     assert loaded["progress"] == {"step": 1}
     assert not loaded["model"]["weight"].any()
+
+
+def test_a_copy_into_the_memory_of_an_earlier_one_holds_every_kind_with_its_bits():
+    parts, other = every_kind(), every_kind()
+    other["model"] = {name: torch.zeros_like(tensor) for name, tensor in other["model"].items()}
+    other["model"]["fp16"] = torch.zeros(6).half()  # of another shape, and one less
+    del other["model"]["bf16"]
+    first = to_host(other)
+    again = to_host(parts, first)
+    assert_same(again, parts)
+    assert again["model"]["weight"] is first["model"]["weight"]
+    again["model"]["weight"].fill_(7)
+    assert not parts["model"]["weight"].eq(7).any()
 
 
 @pytest.mark.parametrize(

@@ -138,9 +138,9 @@ def test_a_second_save_waits_for_the_first(checkpoints, gate, monkeypatch):
     there = []
     own = checkpoints_module.to_host
 
-    def to_host(parts):
+    def to_host(*arguments):
         there.extend(names(checkpoints.folder))
-        return own(parts)
+        return own(*arguments)
 
     monkeypatch.setattr(checkpoints_module, "to_host", to_host)
     opener = threading.Timer(0.2, gate.set)

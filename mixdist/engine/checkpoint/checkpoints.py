@@ -38,6 +38,7 @@ class Checkpoints:
     _torn: set[Path] = field(default_factory=set, init=False)
     _writer: ThreadPoolExecutor = field(init=False)
     _writing: Future[None] | None = field(default=None, init=False)
+    _copy: Parts | None = field(default=None, init=False)  # of the last save: the next takes its memory
 
     def __post_init__(self) -> None:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -62,7 +63,8 @@ class Checkpoints:
                 check_room(self.folder, parts)
             except OSError as error:
                 raise unwritten(self.folder, error) from error
-            self._writing = self._writer.submit(self._write, step, to_host(parts), score)
+            self._copy = to_host(parts, self._copy)
+            self._writing = self._writer.submit(self._write, step, self._copy, score)
 
     def wait(self) -> None:
         """Wait until the last save is on the disk.
