@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -72,9 +72,9 @@ class RunFolder:
         with ExitStack() as stack:
             file = self._take(stack)
             if file is not None:
-                file.truncate(0)
-                file.write(f"{gethostname()} {os.getpid()}\n")
-                file.flush()
+                with suppress(OSError):  # a full disk: the lock holds without a name in it
+                    os.truncate(file.fileno(), 0)
+                    os.write(file.fileno(), f"{gethostname()} {os.getpid()}\n".encode())
             yield
 
     def _take(self, stack: ExitStack) -> TextIO | None:
@@ -124,9 +124,16 @@ class RunFolder:
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")
 
     def write_start(self, config: Config, plan: dict[str, Any]) -> None:
-        """Write what was asked (config.yaml, which `--config` reads again) and what will happen (plan.json)."""
-        write_text(self.path / "config.yaml", to_yaml(config))
-        write_json(self.path / "plan.json", plan)
+        """Write what was asked (config.yaml, which `--config` reads again) and what will happen (plan.json).
+
+        Raises:
+            UserError: they cannot be written, as on a full disk.
+        """
+        try:
+            write_text(self.path / "config.yaml", to_yaml(config))
+            write_json(self.path / "plan.json", plan)
+        except OSError as error:
+            raise UserError(f"run.dir {self.path} cannot be written: {error.strerror}") from error
 
     def _remove_checkpoints(self) -> None:
         """Remove all checkpoints, half-written ones and the single files of earlier versions included."""
