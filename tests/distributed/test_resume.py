@@ -162,8 +162,8 @@ def test_where_no_checkpoint_is_whole_the_run_is_refused_with_all_of_them(
         cut_off(path / "model.safetensors")
     assert train_here(own) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"no checkpoint of {own['run.dir']}/checkpoints is whole: " in line
-    assert all(f"{path} passed over: model.safetensors has " in line for path in checkpoints(own["run.dir"]))
+    assert f"no checkpoint of {own['run.dir']}/checkpoints is whole (" in line
+    assert all(f"{path.name}: model.safetensors has " in line for path in checkpoints(own["run.dir"]))
 
 
 def test_a_checkpoint_of_the_format_before_is_refused_and_fresh_removes_it(

@@ -90,14 +90,15 @@ class Checkpoints:
                     verify(path)
                 except Torn as error:
                     if path.exists():  # else the run that saves here removed it meanwhile, so there is a newer one
-                        torn[path] = f"{path} passed over: {error}"
+                        torn[path] = str(error)
                     continue
                 self._torn = set(torn)
-                self.warnings += torn.values()
+                self.warnings += [f"{path} passed over: {reason}" for path, reason in torn.items()]
                 return path
             if len(torn) == len(found):
+                reasons = "; ".join(f"{path.name}: {reason}" for path, reason in torn.items())
                 raise UserError(
-                    f"no checkpoint of {self.folder} is whole: {'; '.join(torn.values())}; put a copy of one in its "
+                    f"no checkpoint of {self.folder} is whole ({reasons}); put a copy of one in its "
                     f"place, or --run.resume fresh to start the run over"
                 )
         if old := sorted(self.folder.glob("step-*.pt")):
