@@ -51,6 +51,12 @@ def twice(request: pytest.FixtureRequest, packed_sets: Path, tmp_path_factory: p
     if request.param > 1:  # for one process, test_a_finished_run_says_so_and_changes_nothing
         again = run(command, folder)
         assert (again.code, again.out.count("killed is finished")) == (0, 1), again.err
+        shutil.copytree(folder / "killed", folder / "torn")  # rank 0 alone looks, and all ranks refuse
+        for path in checkpoints(folder / "torn"):
+            cut_off(path / "state.pt")
+        refused = run([*command, "--run.dir", "torn"], folder)
+        assert (refused.exit_codes, len(refused.errors), refused.own_tracebacks) == ([2, 2], 1, []), refused.err
+        assert "no checkpoint of torn/checkpoints is whole" in refused.errors[0]
     return folder
 
 

@@ -256,6 +256,11 @@ def test_loading_a_torn_checkpoint_names_it_and_why(checkpoints):
         checkpoints.load(path)
 
 
+def test_a_checkpoint_that_only_another_node_has_is_refused_with_what_to_do(checkpoints):
+    with pytest.raises(UserError, match=r"step-000000001 is not on this node; put run\.dir on a disk that all nodes"):
+        checkpoints.load(checkpoints.folder / "step-000000001")
+
+
 # Of another run or version
 
 

@@ -112,8 +112,11 @@ class Checkpoints:
         """Return the parts of a checkpoint, tensors on the CPU; nothing in it is executed.
 
         Raises:
-            UserError: it is not as it was written, of another version, or of a run with another model, plan or set.
+            UserError: it is not there, or not as it was written, or of another version, or of a run with another model,
+                plan or set.
         """
+        if not path.exists():  # another rank found it
+            raise UserError(f"{path} is not on this node; put run.dir on a disk that all nodes share")
         try:
             manifest = verify(path)
         except Torn as error:
