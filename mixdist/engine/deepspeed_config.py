@@ -32,7 +32,6 @@ class Asked:
     micro_batch: int  #: most rows of one forward on one rank
     accumulation: int  #: most micro-batches of one update
     clip_grad: float | None
-    precision: str
     pinned: bool  #: whether offloaded memory is page-locked, for a device that copies from it
 
 
@@ -77,8 +76,8 @@ def owned(asked: Asked) -> dict[str, Stated]:
         "train_batch_size": Stated(asked.batch, "train.batch"),
         "optimizer": Stated("AdamW", "optim.*"),
         "scheduler": Stated("warm-up and cosine", "optim.*"),
-        "amp": Stated(asked.precision, "train.precision"),
-        "data_types": Stated(asked.precision, "train.precision"),
+        "amp": Stated("autocast", "train.precision"),
+        "data_types": Stated("autocast", "train.precision"),
         "managed_gradient_accumulation": Stated(True, "mixdist"),
         "checkpoint": Stated("mixdist's own", "run.*"),
         "zero_optimization.offload_optimizer": Stated("none", "parallel.offload"),
