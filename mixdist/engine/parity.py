@@ -8,6 +8,7 @@ reference's second moment says so, parameters are left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -46,9 +47,9 @@ class Difference:
     updates: tuple[int, int]  #: applied by each
 
     def within(self, tolerance: float) -> bool:
-        """Say whether all of it is rounding."""
+        """Say whether all of it is rounding, of which the moments, sums of small squares, have ten times as much."""
         return self.updates[0] == self.updates[1] and all(
-            value <= tolerance for value in (self.parameters, self.moments, self.loss, self.norm)
+            value <= tolerance for value in (self.parameters, self.moments / 10, self.loss, self.norm)
         )  # of a NaN, too, this says no
 
 
@@ -109,9 +110,14 @@ def difference(reference: Trained, other: Trained) -> Difference:
         parameters=max(parameters, default=0.0),
         moments=max(moments, default=0.0),
         loss=_apart(torch.tensor(reference.losses), torch.tensor(other.losses)),
-        norm=_apart(torch.tensor(reference.norms), torch.tensor(other.norms)),
+        norm=_apart(_applied(reference), _applied(other)) if reference.applied == other.applied else math.inf,
         updates=(sum(reference.applied), sum(other.applied)),
     )
+
+
+def _applied(trained: Trained) -> Tensor:
+    """Return the norms of the updates that were made; of the others, some say infinite and some not a number."""
+    return torch.tensor([norm for norm, applied in zip(trained.norms, trained.applied, strict=True) if applied])
 
 
 def _moved(state: dict[str, Tensor]) -> Tensor:
@@ -127,5 +133,7 @@ def _apart(one: Tensor, other: Tensor, least: Tensor | float = 0.0, where: Tenso
     apart = (one - other.to(one.device)).abs()
     if where is not None:
         apart = apart * where.to(one.device)
+    if not one.numel():
+        return 0.0
     largest = max(float(one.abs().max()), float(least))
     return float(apart.max()) / largest if largest > 0 else float(apart.max())
