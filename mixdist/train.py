@@ -23,9 +23,11 @@ from mixdist.engine.precision import choose_precision
 from mixdist.engine.result import make_result
 from mixdist.engine.signals import Signals
 from mixdist.engine.snapshot import reconstruction_png
+from mixdist.engine.strategies import check_strategy
 from mixdist.engine.watchdog import Watchdog
 from mixdist.errors import MixdistError, PeerError, StoppedError, UserError
 from mixdist.files import atomic, write_json
+from mixdist.launchers import without_local_rank
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Plan, make_plan
 from mixdist.runfolder import RunFolder
@@ -40,24 +42,27 @@ def main(argv: list[str] | None = None) -> int:
     0: finished; 1: a fault, here or on another rank; 2: what the user can put right; 70: not finite too often;
     75: stopped by a signal and saved; 76: a rank stood still; 130: Ctrl-C with nothing to save, or a second one.
     """
-    rank = os.environ.get("RANK", "0")
     try:
         with Signals() as signals:
             world = read_world()
             with process_group(world) as store:
                 with world.together():
-                    config = read_config(sys.argv[1:] if argv is None else argv)
+                    config = read_config(without_local_rank(list(sys.argv[1:] if argv is None else argv), os.environ))
                 return run(config, world, store, signals)
     except MixdistError as error:
-        return leave(error, rank)
+        return leave(error)
     except KeyboardInterrupt:
-        sys.stderr.write("mixdist: interrupted\n" if rank == "0" else "")
+        sys.stderr.write("mixdist: interrupted\n" if _is_main() else "")
         return 130
 
 
-def leave(error: MixdistError, rank: str) -> int:
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # by torchrun's name whatever the launcher, once the world is read
+
+
+def leave(error: MixdistError) -> int:
     """Say what went wrong, once, in an order in which torchrun takes the first cause for the cause."""
-    if rank == "0" or not error.collective:
+    if _is_main() or not error.collective:
         sys.stderr.write(f"mixdist: {'' if isinstance(error, StoppedError) else 'error: '}{error}\n")
     if isinstance(error, PeerError):
         time.sleep(1)  # torchrun reports the rank that it sees leave first
@@ -82,6 +87,7 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
     with world.together():
         samples = find_samples(config)
         plan = make_plan(config, samples.counts, world.size)
+        check_strategy(config, world)
         model = build_model(config, samples.image_size, samples.counts.classes)
         if world.is_main:
             held.enter_context(folder.held())

@@ -203,6 +203,25 @@ class TrainConfig(Section):
     eval_batch: int = Field(256, ge=1, description="images of one forward in evaluation")
 
 
+class ParallelConfig(Section):
+    """How a phase's model is spread over the ranks."""
+
+    strategy: Literal["auto", "ddp", "deepspeed", "fsdp"] = Field(
+        "auto",
+        description="ddp: the whole model on every rank; deepspeed: ZeRO, needs mixdist[deepspeed]; fsdp: FSDP2; all "
+        "train the same model (docs/distributed.md). auto: ddp",
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2, description="what DeepSpeed shards: 0 nothing, 1 AdamW's moments, 2 gradients too, 3 parameters too"
+    )
+    offload: bool = Field(
+        False, description="DeepSpeed keeps AdamW's moments in RAM, of zero_stage 3 the parameters too"
+    )
+    deepspeed_config: Path | None = Field(
+        None, description="JSON file whose keys are added to the config that DeepSpeed is given; none may overlap"
+    )
+
+
 class RunConfig(Section):
     """Where the run lives."""
 
@@ -249,6 +268,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    parallel: ParallelConfig = ParallelConfig()
     run: RunConfig = RunConfig()
     tracking: TrackingConfig = TrackingConfig()
     seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, order, augmentation and masks")

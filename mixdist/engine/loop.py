@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from mixdist.engine.precision import Precision
 from mixdist.engine.progress import Progress
 from mixdist.engine.record import StepRecord
 from mixdist.engine.recording import make_record
-from mixdist.engine.strategy import make_strategy, trained_parameters
+from mixdist.engine.strategies import make_strategy
+from mixdist.engine.strategy import Spread, Strategy, trained_parameters
 from mixdist.engine.update import Updater
 from mixdist.engine.verdicts import Verdicts
 from mixdist.engine.window import Window
@@ -104,7 +106,7 @@ class Trainer:
         done = self.progress.step - phase.first_step
         if done > 0 or phase.carry:
             update.strategy.load_moments(self.moments)
-        guard = self._guard(phase)
+        guard = self._guard(phase, update.strategy)
         self.model.train()
         with closing(update.strategy):
             for epoch in range(done // phase.steps_per_epoch, phase.epochs):
@@ -114,23 +116,33 @@ class Trainer:
     def updater(self, phase: Phase) -> Updater:
         """Make exactly the phase's parameters trainable, and build what drives them, with fresh moments."""
         trained_parameters(self.model, [name for group in phase.drives for name in self.groups[group]])
-        optimiser = make_optimiser(phase, self.model, self.groups, self.undecayed)
+        stream = self.feed.train[phase.name]
+        spread = Spread(
+            model=self.model,
+            optimiser=partial(make_optimiser, phase, groups=self.groups, undecayed=self.undecayed),
+            scaler=self.scaler,
+            precision=self.precision,
+            clip_grad=self.config.optim.clip_grad,
+            batch=phase.batch,
+            micro_batch=stream.micro_batch,
+            world=self.world,
+        )
         return Updater(
             phase=phase,
-            strategy=make_strategy(self.model, optimiser, self.scaler, self.config.optim.clip_grad, self.world),
+            strategy=make_strategy(self.config.parallel, spread),
             precision=self.precision,
-            prepare=self.feed.train[phase.name].prepare,
+            prepare=stream.prepare,
             noise_width=self.model.reconstructor.noise_width if "reconstruct" in phase.drives else 0,
             rows=self.rows,
             world=self.world,
             scalar=(torch.zeros((), device=self.world.device), torch.ones((), device=self.world.device)),
         )
 
-    def _guard(self, phase: Phase) -> Guard:
+    def _guard(self, phase: Phase, strategy: Strategy) -> Guard:
         return Guard(
             phase=phase,
             progress=self.progress,
-            buffers=[buffer for buffer in self.model.buffers() if buffer.is_floating_point()],
+            buffers=[buffer for buffer in strategy.module.buffers() if buffer.is_floating_point()],
             limit=self.config.train.max_skipped,
             describe=self.feed.train[phase.name].describe,
             report=self.not_finite,
@@ -168,6 +180,7 @@ class Trainer:
         votes = (self.asked_to_stop() != 0, self.world.is_main and self.due.by_clock())
         updated = update(batches, step, self.progress.of(phase.name).skipped, votes)
         if self.ema:
+            update.strategy.mirror()
             self.ema.update(updated.stepped.applied)
         self.progress.step += 1
         guard.after(self.progress.step, batches, updated)
