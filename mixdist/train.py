@@ -18,8 +18,9 @@ from mixdist.config.schema import Config
 from mixdist.data.open import open_feed
 from mixdist.data.samples import Samples, find_samples
 from mixdist.engine.checkpoint import Checkpoints, identity
+from mixdist.engine.compiling import check_compiler
 from mixdist.engine.loop import Trainer
-from mixdist.engine.precision import choose_precision
+from mixdist.engine.precision import allow_tf32, choose_precision
 from mixdist.engine.result import make_result
 from mixdist.engine.signals import Signals
 from mixdist.engine.snapshot import reconstruction_png
@@ -160,6 +161,9 @@ def build_trainer(
     """Put the rooms together on this world's device."""
     feed = open_feed(config, samples, world, folder.quarantine if world.is_main else None)
     precision = choose_precision(config.train.precision, world.device)
+    allow_tf32(config.train.tf32, world.device)
+    if config.train.compile:
+        check_compiler(world.device)
     model = model.to(world.device)
     if model.backbone.layout == "map":
         model = model.to(memory_format=torch.channels_last)

@@ -117,7 +117,14 @@ class Trainer:
         optimiser = make_optimiser(phase, self.model, self.groups, self.undecayed)
         return Updater(
             phase=phase,
-            strategy=make_strategy(self.model, optimiser, self.scaler, self.config.optim.clip_grad, self.world),
+            strategy=make_strategy(
+                self.model,
+                optimiser,
+                self.scaler,
+                self.config.optim.clip_grad,
+                self.config.train.compile,
+                self.world,
+            ),
             precision=self.precision,
             prepare=self.feed.train[phase.name].prepare,
             noise_width=self.model.reconstructor.noise_width if "reconstruct" in phase.drives else 0,

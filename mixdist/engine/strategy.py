@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixdist.engine.batchnorm import buffers_of_ranks
+from mixdist.engine.compiling import compiled
 from mixdist.engine.optim import Optimiser, State
 from mixdist.model.mixmodel import MixModel
 from mixdist.world import World
@@ -74,9 +75,10 @@ class Replicas:
         optimiser: Optimiser,
         scaler: torch.amp.GradScaler,
         clip_grad: float | None,
+        compile: bool,
         world: World,
     ) -> None:
-        self.module: nn.Module = model
+        self.module: nn.Module = compiled(model) if compile else model
         self.optimiser = optimiser
         self._model, self._scaler, self._clip_grad, self._world = model, scaler, clip_grad, world
         self._ddp = None
@@ -84,7 +86,7 @@ class Replicas:
             gpu = [world.device.index] if world.device.type == "cuda" else None
             # Buffers are averaged when the model is published, not sent around before each forward.
             self._ddp = self.module = DistributedDataParallel(
-                model, device_ids=gpu, forward_sync_buffers=False, gradient_as_bucket_view=True
+                self.module, device_ids=gpu, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
@@ -136,10 +138,15 @@ class Replicas:
 
 
 def make_strategy(
-    model: MixModel, optimiser: Optimiser, scaler: torch.amp.GradScaler, clip_grad: float | None, world: World
+    model: MixModel,
+    optimiser: Optimiser,
+    scaler: torch.amp.GradScaler,
+    clip_grad: float | None,
+    compile: bool,
+    world: World,
 ) -> Strategy:
     """Spread a phase's model, whose trained parameters alone require gradients, over the ranks."""
-    return Replicas(model, optimiser, scaler, clip_grad, world)
+    return Replicas(model, optimiser, scaler, clip_grad, compile, world)
 
 
 def trained_parameters(model: MixModel, names: list[str]) -> None:
