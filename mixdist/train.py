@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 from torch._C._distributed_c10d import Store
@@ -15,11 +16,13 @@ from torch.distributed.elastic.multiprocessing import errors
 
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
-from mixdist.data.open import open_feed
+from mixdist.data.open import open_feed, resident_bytes
 from mixdist.data.samples import Samples, find_samples
 from mixdist.engine.checkpoint import Checkpoints, identity
+from mixdist.engine.compiling import check_compiler
+from mixdist.engine.fit import fit_micro_batch
 from mixdist.engine.loop import Trainer
-from mixdist.engine.precision import choose_precision
+from mixdist.engine.precision import allow_tf32, choose_precision
 from mixdist.engine.result import make_result
 from mixdist.engine.signals import Signals
 from mixdist.engine.snapshot import reconstruction_png
@@ -94,6 +97,7 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
             folder.open(config.run.resume)
     with world.together():
         check_same_run(config, samples, world)
+    with world.together():
         trainer = build_trainer(config, samples, plan, model, folder, world)
     with world.together():
         resumed = trainer.resume()
@@ -164,11 +168,20 @@ def build_trainer(
     config: Config, samples: Samples, plan: Plan, model: MixModel, folder: RunFolder, world: World
 ) -> Trainer:
     """Put the rooms together on this world's device."""
-    feed = open_feed(config, samples, world, folder.quarantine if world.is_main else None)
     precision = choose_precision(config.train.precision, world.device)
+    allow_tf32(config.train.tf32, world.device)
     model = model.to(world.device)
     if model.backbone.layout == "map":
         model = model.to(memory_format=torch.channels_last)
+    fitted, notes = None, []
+    if config.train.micro_batch == "auto":  # ranks agree on each try: nothing that fails on one alone may come before
+        resident = resident_bytes(config, samples, world.device)
+        fitted, note = fit_micro_batch(config, plan, model, precision, resident, world)
+        notes.append(note)
+    if config.train.compile:
+        check_compiler(world.device)
+    feed = open_feed(config, samples, world, folder.quarantine if world.is_main else None, fitted)
+    feed = replace(feed, notes=(*notes, *feed.notes))
 
     def reconstructed(model: MixModel) -> None:
         if world.is_main:

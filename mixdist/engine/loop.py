@@ -125,6 +125,7 @@ class Trainer:
             clip_grad=self.config.optim.clip_grad,
             batch=phase.batch,
             micro_batch=stream.micro_batch,
+            compile=self.config.train.compile,
             world=self.world,
         )
         return Updater(

@@ -25,7 +25,7 @@ def check_strategy(config: Config, world: World) -> None:
     """Refuse, before anything is built, what the chosen strategy cannot do.
 
     Raises:
-        UserError: fp16 without the gradient scaler of DDP, no DeepSpeed, or a config for it that cannot be.
+        UserError: fp16 without the gradient scaler of DDP, compiling what is rebuilt in place, no DeepSpeed, or a config for it that cannot be.
     """
     strategy = config.parallel.strategy
     if strategy in ("deepspeed", "fsdp") and config.train.precision == "fp16":
@@ -33,6 +33,8 @@ def check_strategy(config: Config, world: World) -> None:
             f"train.precision fp16 scales its gradients, which parallel.strategy {strategy} does not carry; use bf16 "
             f"or fp32, or parallel.strategy ddp"
         )
+    if strategy in ("deepspeed", "fsdp") and config.train.compile:
+        raise UserError(f"train.compile is not carried by parallel.strategy {strategy}; leave it off, or use ddp")
     if strategy == "deepspeed":
         from mixdist.engine.deepspeed import check_deepspeed
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixdist.engine.batchnorm import buffers_of_ranks
+from mixdist.engine.compiling import compiled
 from mixdist.engine.optim import Optimiser, State
 from mixdist.engine.precision import Precision
 from mixdist.model.mixmodel import MixModel
@@ -83,6 +84,7 @@ class Spread:
     batch: int  #: global
     micro_batch: int | None  #: most rows of one forward on one rank, None for no limit
     world: World
+    compile: bool = False
 
     @property
     def rows(self) -> int:
@@ -105,7 +107,7 @@ class Replicas:
 
     def __init__(self, spread: Spread) -> None:
         model, world = spread.model, spread.world
-        self.module: nn.Module = model
+        self.module: nn.Module = compiled(model) if spread.compile else model
         self.optimiser = spread.optimiser(model)
         self._model, self._scaler, self._clip_grad, self._world = model, spread.scaler, spread.clip_grad, world
         self._ddp = None
@@ -113,7 +115,7 @@ class Replicas:
             gpu = [world.device.index] if world.device.type == "cuda" else None
             # Buffers are averaged when the model is published, not sent around before each forward.
             self._ddp = self.module = DistributedDataParallel(
-                model, device_ids=gpu, forward_sync_buffers=False, gradient_as_bucket_view=True
+                self.module, device_ids=gpu, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
