@@ -7,8 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from disturbing import SETTINGS, ranks_of
+from disturbing import SETTINGS
 from launching import TIMEOUT_S, Done, environment, family, records, start, train, wait_for
+
+from benchmarks.faults_run import ranks_of
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
