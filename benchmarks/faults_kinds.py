@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -70,9 +71,13 @@ def fill_disk(training: Training, step: int, random: Random) -> str:
     if not training.wait(lambda: training.step >= step):
         return _early(training)
     ballast = training.folder / "ballast"
-    with suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(2**12))
+    assert training.process is not None
+    with ballast.open("wb", buffering=0) as file:
+        while training.process.poll() is None:  # an older checkpoint that is removed makes room again
+            try:
+                file.write(bytes(2**12))
+            except OSError:
+                time.sleep(0.01)
     wrong = _ended(training, set())
     ballast.unlink()
     return wrong or ("" if "make room" in training.output else "does not say to make room")

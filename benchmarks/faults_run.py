@@ -52,12 +52,14 @@ class Training:
     folder: Path
     process: subprocess.Popen[str] | None = None
     output: str = ""  #: of the process that ended last
+    began: float = 0.0  #: time.time() of the last start
 
     def start(self, environment: dict[str, str], **settings: Any) -> None:
         """Start the command; it is the same each time but for ``settings`` that do not change what is trained."""
         own = {**SETTINGS, "data.sl": self.data, "run.dir": self.folder, **settings}
         flags = [text for key, value in own.items() for text in (f"--{key}", str(value))]
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={RANKS}"]
+        self.began = time.time()
         log = self.folder.with_suffix(".log").open("w")
         self.process = subprocess.Popen(
             [*torchrun, "-m", "mixdist.train", *flags],
@@ -70,9 +72,12 @@ class Training:
 
     @property
     def step(self) -> int:
-        """The last step that metrics.jsonl has a record of."""
+        """The last step that the process of now has a record of in metrics.jsonl, 0 before the first."""
+        path = self.folder / "metrics.jsonl"
         with suppress(OSError, ValueError, IndexError):
-            lines = (self.folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+            if path.stat().st_mtime < self.began:  # left by the one before: a start first cuts it to its checkpoint
+                return 0
+            lines = path.read_text().splitlines(keepends=True)
             return int(json.loads([line for line in lines if line.endswith("\n")][-1])["step"])
         return 0
 
