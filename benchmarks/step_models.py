@@ -89,14 +89,14 @@ def digits(work: Path) -> Path:
     return out
 
 
-def make_trainer(case: Case, data: Path, run: Path, world: World, **parallel: Any) -> Trainer:
-    """Build a run that is in its MIX phase for ever, as mixdist.train builds it."""
+def make_trainer(case: Case, data: Path, run: Path, world: World, mix_ratio: float = 1.0, **parallel: Any) -> Trainer:
+    """Build a run whose phases last for ever, as mixdist.train builds it; by default it has MIX alone."""
     settings: dict[str, Any] = {
         "data": {"sl": data, "cache": "ram", **case.settings.get("data", {})},
-        "method": {"ssl_epochs": FOREVER, "sl_epochs": FOREVER, "mix_ratio": 1.0},
+        "method": {"ssl_epochs": FOREVER, "sl_epochs": FOREVER, "mix_ratio": mix_ratio},
         "model": case.settings.get("model", {}),
         "train": {"batch": case.batch, "precision": "fp32", "log_every": case.steps, "eval_every": FOREVER},
-        "run": {"dir": run},
+        "run": {"dir": run, "save_every_epochs": FOREVER},
         **({"parallel": parallel} if parallel else {}),
     }
     config = Config.model_validate(settings)

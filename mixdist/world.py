@@ -44,6 +44,14 @@ class World:
             dist.all_reduce(tensor)
         return tensor
 
+    def stack(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return every rank's value of a contiguous tensor, by rank: [size, ...], the same on every rank."""
+        if self.size == 1:
+            return tensor[None]
+        values = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(values, tensor)
+        return torch.stack(values)
+
     def from_main(self, value: Any) -> Any:
         """Return rank 0's value of a small picklable object on every rank."""
         if self.size == 1:

@@ -162,6 +162,11 @@ class OptimConfig(Section):
     )
     carry_ssl_to_mix: bool = Field(False, description="keep AdamW's moments of B and R across the border SSL to MIX")
     carry_mix_to_sl: bool = Field(True, description="keep AdamW's moments of B and C across the border MIX to SL")
+    no_decay_norm_bias: bool = Field(
+        False,
+        description="no weight decay on biases, normalisation layers, position embeddings and learned tokens; default: "
+        "all decay, as in the paper",
+    )
     clip_grad: float | None = Field(None, gt=0, description="clip the gradient's L2 norm to this; default: no clipping")
 
 
@@ -174,6 +179,18 @@ class TrainConfig(Section):
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="autocast type; auto: bf16 on a GPU that has it, else fp32"
+    )
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="keep an exponential moving average of the weights, which is what is then evaluated; such as 0.999",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations inside of blocks anew in the backward, which saves memory for time"
+    )
+    sync_batchnorm: bool = Field(
+        True, description="BatchNorm statistics over all ranks' rows of a micro-batch, instead of each rank's own"
     )
     max_skipped: int = Field(
         20,

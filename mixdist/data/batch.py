@@ -21,6 +21,7 @@ class Batch:
     ids: Ids  #: visits (`order.sample_of`), which all randomness is keyed by
     epoch: int  #: 0-based, over the whole run
     partners: torch.Tensor | None = None  #: uint8 [B, S, S, 3], x_ssl of Eq. 2 where D_ssl and D_sl differ
+    whole: bool = False  #: known on the host, without asking the device: no row has weight 0
 
     def rows(self) -> int:
         """Return how many rows count."""

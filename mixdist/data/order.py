@@ -1,8 +1,8 @@
 """Which sample stands at which position of an epoch, and which positions a rank takes: integers only.
 
 Nothing here knows of workers or of what came before: position -> sample is a permutation keyed by (seed, epoch),
-and a rank's share of a global batch is a contiguous slice. So the same samples meet in the same step on any number
-of ranks, and a resume needs no state but the step.
+and a rank's share of a global micro-batch is a contiguous slice. So the same samples meet in the same step on any
+number of ranks, and a resume needs no state but the step.
 """
 
 from __future__ import annotations
@@ -83,16 +83,22 @@ class Order:
         return np.concatenate(found)
 
     def share(self, order: Ids, step: int, rank: int, world_size: int, micro_batch: int | None) -> list[Rows]:
-        """Return the micro-batches of one rank at 0-based ``step`` of an epoch, at least one.
+        """Return the micro-batches of one rank at 0-based ``step`` of an epoch, the same number on every rank.
 
-        Over all ranks and micro-batches, the rows of weight 1 are the global batch, each once. A micro-batch of
-        fewer than ``MIN_ROWS`` is filled up with the samples that follow in the epoch, at weight 0.
+        A global batch is cut into global micro-batches of at most ``micro_batch`` rows a rank, and a rank takes a
+        contiguous slice of each: so what meets in one forward, over all ranks, depends on their number only through
+        ``micro_batch * world_size``, and collectives inside of a forward find every rank there. Over all ranks and
+        micro-batches, the rows of weight 1 are the global batch, each once. A micro-batch of fewer than ``MIN_ROWS``
+        is filled up with the samples that follow in the epoch, at weight 0.
         """
         start = step * self.batch
         count = min(self.batch, len(order) - start)
-        first, last = start + count * rank // world_size, start + count * (rank + 1) // world_size
-        pieces = max(1, -(-(last - first) // (micro_batch or self.batch)))
-        return [_rows(order, piece) for piece in np.array_split(np.arange(first, last), pieces)]
+        most = self.batch if micro_batch is None else micro_batch * world_size
+        found = []
+        for piece in np.array_split(np.arange(start, start + count), -(-count // most)):
+            first, last = len(piece) * rank // world_size, len(piece) * (rank + 1) // world_size
+            found.append(_rows(order, piece[first:last]))
+        return found
 
 
 def _rows(order: Ids, positions: npt.NDArray[np.int64]) -> Rows:

@@ -123,6 +123,7 @@ class Stream:
             ids=np.repeat(rows.visits, frames),  # one crop and one mask for all frames of a visit
             epoch=epoch,
             partners=self._frames_of(found[1], frames) if pending.partners else None,
+            whole=bool(weight.all()),
         )
 
     def _frames_of(self, partners: torch.Tensor, frames: int) -> torch.Tensor:

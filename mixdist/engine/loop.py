@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from mixdist.config.schema import Config
 from mixdist.data.batch import Batch
 from mixdist.data.open import Feed
 from mixdist.engine import heartbeat
-from mixdist.engine.checkpoint import Checkpoints
+from mixdist.engine.batchnorm import count_rows
+from mixdist.engine.checkpoint import Checkpoints, Due
+from mixdist.engine.ema import Ema
 from mixdist.engine.evaluate import Score, evaluate
 from mixdist.engine.guard import Guard
 from mixdist.engine.optim import State, make_optimiser
@@ -33,7 +35,7 @@ from mixdist.engine.update import Updater
 from mixdist.engine.verdicts import Verdicts
 from mixdist.engine.window import Window
 from mixdist.errors import StoppedError, UserError
-from mixdist.model.groups import parameter_groups
+from mixdist.model.groups import parameter_groups, without_decay
 from mixdist.model.mixmodel import MixModel
 from mixdist.plan import Phase, Plan
 from mixdist.world import World
@@ -59,8 +61,14 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.groups = parameter_groups(self.model)
+        self.rows = count_rows(self.model, self.world, self.config.train.sync_batchnorm)
+        self.undecayed = without_decay(self.model) if self.config.optim.no_decay_norm_bias else frozenset()
+        decay = self.config.train.ema_decay
+        self.ema = Ema(self.model, decay, self.world) if decay else None
         self.scaler = self.precision.scaler()
         self.verdicts = Verdicts(self.world.device)
+        run = self.config.run
+        self.due = Due(run.save_every_epochs, run.save_every_steps, run.save_every_minutes)
 
     def resume(self) -> bool:
         """Take up the checkpoint that rank 0 finds newest; return whether there was one."""
@@ -75,6 +83,8 @@ class Trainer:
         self.moments = parts["moments"]
         self.progress = Progress.from_state_dict(parts["progress"])
         self.feed.bad.load_state_dict(parts["bad"])
+        if self.ema:
+            self.ema.load_state_dict(parts["ema"], self.progress.step - self.progress.skipped)
         if self.progress.step != (main := self.world.from_main(self.progress.step)):
             raise UserError(
                 f"{path} holds step {self.progress.step}, on rank 0 step {main}; put run.dir on a shared disk"
@@ -104,13 +114,14 @@ class Trainer:
     def updater(self, phase: Phase) -> Updater:
         """Make exactly the phase's parameters trainable, and build what drives them, with fresh moments."""
         trained_parameters(self.model, [name for group in phase.drives for name in self.groups[group]])
-        optimiser = make_optimiser(phase, self.model, self.groups)
+        optimiser = make_optimiser(phase, self.model, self.groups, self.undecayed)
         return Updater(
             phase=phase,
             strategy=make_strategy(self.model, optimiser, self.scaler, self.config.optim.clip_grad, self.world),
             precision=self.precision,
             prepare=self.feed.train[phase.name].prepare,
             noise_width=self.model.reconstructor.noise_width if "reconstruct" in phase.drives else 0,
+            rows=self.rows,
             world=self.world,
             scalar=(torch.zeros((), device=self.world.device), torch.ones((), device=self.world.device)),
         )
@@ -138,16 +149,14 @@ class Trainer:
                 batches = next(stream)
                 window.waited(time.perf_counter() - asked)
                 self._step(batches, epoch * phase.steps_per_epoch + step, update, guard, window)
-                last = step + 1 == phase.steps_per_epoch
-                due = last or self.progress.step % self.config.train.log_every == 0
-                stop, save = self._agree(guard, due)
-                if (
-                    due or stop or save
-                ):  # a record stands at each checkpoint, so that a resume finds no window half full
-                    record = self._close(window, epoch, update, last)
+                ends_epoch = step + 1 == phase.steps_per_epoch
+                stop, save = self._border(epoch, ends_epoch, guard)
+                # A record stands at each checkpoint, so that a resume finds no window half full.
+                if save or ends_epoch or self.progress.step % self.config.train.log_every == 0:
+                    record = self._close(window, epoch, update, ends_epoch)
                     yield record
-                    if last or stop or save:
-                        self._save(update, last and epoch + 1 == phase.epochs, record.accuracy)
+                    if save:
+                        self._save(update, ends_epoch and epoch + 1 == phase.epochs, record.accuracy)
                     if stop and self.progress.step < self.plan.steps:
                         self._stop()
                     window = Window(self.world)
@@ -156,22 +165,29 @@ class Trainer:
         """Make the update of 0-based ``step`` of the phase."""
         phase = update.phase
         guard.before()
-        votes = (self.asked_to_stop() != 0, False)
+        votes = (self.asked_to_stop() != 0, self.world.is_main and self.due.by_clock())
         updated = update(batches, step, self.progress.of(phase.name).skipped, votes)
+        if self.ema:
+            self.ema.update(updated.stepped.applied)
         self.progress.step += 1
         guard.after(self.progress.step, batches, updated)
         self.verdicts.post(self.progress.step, updated)
         in_epoch = step % phase.steps_per_epoch
         window.add(updated, min(phase.batch, phase.samples - in_epoch * phase.batch))
 
-    def _agree(self, guard: Guard, due: bool) -> tuple[bool, bool]:
-        """Act on the verdicts that are in, all of them where a record is due; return whether to stop, and to save."""
-        verdicts = self.verdicts.take(all_posted=due)
+    def _border(self, epoch: int, ends_epoch: bool, guard: Guard) -> tuple[bool, bool]:
+        """Act on what is known of the steps up to here, the same on all ranks; return whether to stop, and to save."""
+        step, phase = self.progress.step, guard.phase
+        save = self.due.at_step(step)
+        if ends_epoch:
+            save |= epoch + 1 == phase.epochs or self.due.at_epoch_end(phase.first_epoch + epoch + 1)
+        verdicts = self.verdicts.take(all_posted=save or ends_epoch or step % self.config.train.log_every == 0)
         if any(verdict.stop or verdict.save for verdict in verdicts):
             verdicts += self.verdicts.take(all_posted=True)
         for verdict in verdicts:
             guard.judge(verdict)
-        return any(verdict.stop for verdict in verdicts), any(verdict.save for verdict in verdicts)
+        stop = any(verdict.stop for verdict in verdicts)
+        return stop, save or stop or any(verdict.save for verdict in verdicts)
 
     def _close(self, window: Window, epoch: int, update: Updater, last: bool) -> StepRecord:
         measured = window.close()
@@ -188,25 +204,38 @@ class Trainer:
         if not ends and (epoch + 1) % self.config.train.eval_every:
             return None
         start = time.perf_counter()
-        update.strategy.publish()
-        score = evaluate(self.model, self.feed.test, self.precision)
+        self._publish(update)
+        with self._judged():
+            score = evaluate(self.model, self.feed.test, self.precision)
         self.progress.evaluation_s += time.perf_counter() - start
         self.progress.accuracy, self.progress.top5 = score.accuracy, score.top5_accuracy
         return score
+
+    def _publish(self, update: Updater) -> None:
+        """Bring the model and its averages up to date; all ranks call it together."""
+        update.strategy.publish()
+        if self.ema:
+            self.ema.publish()
+
+    def _judged(self) -> AbstractContextManager[None]:
+        """Let the model have the weights that the run is judged by."""
+        return self.ema.in_place() if self.ema else nullcontext()
 
     def _save(self, update: Updater, ends_phase: bool, accuracy: float | None) -> None:
         """Save a checkpoint; at the end of the last phase that reconstructs, let its pictures be taken."""
         start = time.perf_counter()
         heartbeat.beat("ckpt")
-        update.strategy.publish()
+        self._publish(update)
         self.moments = update.strategy.moments()
         reconstructing = [each.name for each in self.plan.phases if "reconstruct" in each.drives]
         with self.world.together():
             if ends_phase and update.phase.name in reconstructing[-1:]:
-                self.reconstructed(self.model)
+                with self._judged():
+                    self.reconstructed(self.model)
             if self.world.is_main:
                 self.checkpoints.save(self.progress.step, self._parts(), accuracy)
             heartbeat.beat("ckpt")  # a rank that has done its part is ahead of the one that writes
+        self.due.saved()
         self.progress.checkpoint_s += time.perf_counter() - start
 
     def _wait(self) -> None:
@@ -237,4 +266,5 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "progress": self.progress.state_dict(),
             "bad": self.feed.bad.state_dict(),
+            **({"ema": self.ema.state_dict()} if self.ema else {}),
         }

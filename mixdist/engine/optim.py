@@ -42,21 +42,38 @@ class Optimiser:
                 self.adamw.state[parameter] = state_of
 
 
-def make_optimiser(phase: Phase, model: MixModel, groups: dict[Group, list[str]]) -> Optimiser:
-    """Build the fused AdamW of a phase over the groups that it drives."""
+def make_optimiser(
+    phase: Phase, model: MixModel, groups: dict[Group, list[str]], undecayed: frozenset[str] = frozenset()
+) -> Optimiser:
+    """Build the fused AdamW of a phase over the groups that it drives.
+
+    Args:
+        phase: whose drives move the groups.
+        model: whose parameters are moved.
+        groups: names of the parameters of B, R and C.
+        undecayed: names of those that have no weight decay.
+    """
     parameters = dict(model.named_parameters())
-    drives = {name: drive for name, drive in phase.drives.items() if groups[name]}
+    cut = [
+        (group, names, decay)
+        for group, drive in phase.drives.items()
+        for names, decay in (
+            ([name for name in groups[group] if name not in undecayed], drive.weight_decay),
+            ([name for name in groups[group] if name in undecayed], 0.0),
+        )
+        if names
+    ]
     adamw = torch.optim.AdamW(
         [
             {
-                "name": name,
-                "params": [parameters[parameter] for parameter in groups[name]],
-                "lr": drive.lr(0),
-                "betas": drive.betas,
-                "weight_decay": drive.weight_decay,
+                "name": group,
+                "params": [parameters[name] for name in names],
+                "lr": phase.drives[group].lr(0),
+                "betas": phase.drives[group].betas,
+                "weight_decay": decay,
             }
-            for name, drive in drives.items()
+            for group, names, decay in cut
         ],
         fused=True,
     )
-    return Optimiser(phase, adamw, {name: parameters[name] for group in drives for name in groups[group]})
+    return Optimiser(phase, adamw, {name: parameters[name] for _, names, _ in cut for name in names})

@@ -54,6 +54,7 @@ def make_result(trainer: Trainer, samples: Samples, setup_s: float, wall_s: floa
         "fraction": config.data.fraction,
         "labelled": len(samples.sl_ids),
         "unlabelled": samples.unlabelled,
+        "skipped": progress.skipped,
         "bad_samples": len(trainer.feed.bad.found),
         "backbone": config.model.backbone,
         "data": samples.sl.folder.name,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mixdist.engine.batchnorm import buffers_of_ranks
 from mixdist.engine.optim import Optimiser, State
 from mixdist.model.mixmodel import MixModel
 from mixdist.world import World
@@ -117,11 +118,9 @@ class Replicas:
         return Stepped(norm, applied)
 
     def publish(self) -> None:
-        """Average the running statistics (BatchNorm): ranks evaluate and save one model."""
-        if self._world.size == 1:
-            return
-        for buffer in self._model.buffers():
-            if buffer.is_floating_point():
+        """Average running statistics (BatchNorm) that are each rank's own: ranks evaluate and save one model."""
+        if self._world.size > 1:
+            for buffer in buffers_of_ranks(self._model):
                 self._world.sum(buffer).div_(self._world.size)
 
     def moments(self) -> State:

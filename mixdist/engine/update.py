@@ -8,6 +8,7 @@ import torch
 
 from mixdist.data.batch import Batch, Inputs, Preparation
 from mixdist.engine import heartbeat
+from mixdist.engine.batchnorm import CountedRows
 from mixdist.engine.precision import Precision
 from mixdist.engine.strategy import Stepped, Strategy
 from mixdist.keyed import make_key, uniform
@@ -37,6 +38,7 @@ class Updater:
     precision: Precision
     prepare: Preparation
     noise_width: int  #: random numbers an image that R wants
+    rows: CountedRows  #: of the model's BatchNorm layers
     world: World
     scalar: tuple[torch.Tensor, torch.Tensor]  #: 0.0 and 1.0 on the device
 
@@ -74,7 +76,7 @@ class Updater:
         """Add a micro-batch's gradient; return its [ssl sum, ssl count, sl sum, sl count]."""
         heartbeat.beat("forward")
         inputs = self.prepare(batch)
-        with self.precision.autocast():
+        with self.precision.autocast(), self.rows.forward(inputs.weight, batch.whole):
             outputs = self.strategy.module(
                 inputs.images,
                 reconstruct="reconstruct" in self.phase.drives,

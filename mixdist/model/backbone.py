@@ -59,6 +59,20 @@ class Backbone(nn.Module):
                 f"mixdist needs a square grid of tokens or a square feature map"
             )
 
+    def checkpoint(self, name: str) -> None:
+        """Let the blocks' activations be computed anew in the backward.
+
+        Raises:
+            UserError: the model ``name`` has no such way.
+        """
+        try:
+            self.net.set_grad_checkpointing(True)
+        except (AssertionError, AttributeError) as error:  # timm's two ways to say so
+            raise UserError(
+                f"train.gradient_checkpointing: timm's model.backbone '{name}' has none; leave it off, and lower "
+                f"train.micro_batch where memory is short"
+            ) from error
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features of all patches or places, for images [B, 3, S, S]; the only pass through B."""
         features: torch.Tensor = self.net.forward_features(images)

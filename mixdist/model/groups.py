@@ -32,6 +32,18 @@ def parameter_groups(model: MixModel) -> dict[Group, list[str]]:
     }
 
 
+def without_decay(model: MixModel) -> frozenset[str]:
+    """Return the names of the parameters that weight decay is commonly kept from.
+
+    Vectors (biases, scales of normalisation layers), position embeddings and learned tokens; of the backbone also what
+    its timm model names itself.
+    """
+    net = model.backbone.net
+    named = {f"backbone.net.{name}" for name in getattr(net, "no_weight_decay", set)()}
+    named |= {f"reconstructor.{name}" for name in ("position", "mask_token")}
+    return frozenset(name for name, value in model.named_parameters() if value.ndim <= 1 or name in named)
+
+
 def _reached(model: nn.Module, outputs: Outputs) -> set[str]:
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     output = outputs.reconstruction if outputs.reconstruction is not None else outputs.logits

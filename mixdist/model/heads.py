@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import Block
 from torch import nn
 
@@ -42,6 +43,7 @@ class MaeHead(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(width)
         self.predict = nn.Linear(width, self.patch**2 * 3)
+        self.checkpoints = False  #: whether activations inside of blocks are computed anew in the backward
 
     def forward(
         self, features: torch.Tensor, images: torch.Tensor, noise: torch.Tensor | None
@@ -52,7 +54,8 @@ class MaeHead(nn.Module):
         tokens = self.embed(features)  # [B, prefix + L, width]
         patches = torch.where(mask[:, :, None], self.mask_token.to(tokens.dtype), tokens[:, self.prefix :])
         tokens = torch.cat([tokens[:, : self.prefix], patches], dim=1) + self.position
-        tokens = self.norm(self.blocks(tokens))[:, self.prefix :]
+        tokens = checkpoint_seq(self.blocks, tokens) if self.checkpoints else self.blocks(tokens)
+        tokens = self.norm(tokens)[:, self.prefix :]
         reconstruction = to_images(self.predict(tokens), self.patch)
         where = mask[:, :, None].expand(-1, -1, self.patch**2 * 3)
         return reconstruction, to_images(where, self.patch)[:, :1]

@@ -14,12 +14,17 @@ def random_mask(noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
     Returns:
         bool [B, L], True where masked; each row masks the same number, L − floor(L·(1 − ratio)), at least one.
     """
-    patches = noise.shape[1]
-    # On the decimal number that was written: in binary fractions, 900 * (1 - 0.89) = 98.999... loses a patch.
-    kept = min(patches - 1, math.floor(patches * (1 - Fraction(str(mask_ratio)))))
+    kept: int = _kept(noise.shape[1], mask_ratio)
     order = noise.argsort(dim=1, stable=True)
     mask = torch.ones_like(noise, dtype=torch.bool)
     return mask.scatter(1, order[:, :kept], False)
+
+
+# A compiler of tensor code cannot follow fractions.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _kept(patches: int, mask_ratio: float) -> int:
+    # On the decimal number that was written: in binary fractions, 900 * (1 - 0.89) = 98.999... loses a patch.
+    return min(patches - 1, math.floor(patches * (1 - Fraction(str(mask_ratio)))))
 
 
 def to_images(patches: torch.Tensor, patch: int) -> torch.Tensor:

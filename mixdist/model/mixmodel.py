@@ -56,10 +56,15 @@ def build_model(config: Config, image_size: int, classes: int) -> MixModel:
     """Build the model with weights that depend on the seed alone, on the CPU.
 
     Raises:
-        UserError: see `build_backbone`, and decoder settings that do not fit each other.
+        UserError: see `build_backbone` and `Backbone.checkpoint`, and decoder settings that do not fit each other.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = build_backbone(config.model, image_size)
         reconstructor = build_reconstructor(backbone, config.model, config.method.mask_ratio)
-        return MixModel(backbone, reconstructor, max(classes, 1))
+        model = MixModel(backbone, reconstructor, max(classes, 1))
+    if config.train.gradient_checkpointing:
+        backbone.checkpoint(config.model.backbone)
+        if isinstance(reconstructor, MaeHead):
+            reconstructor.checkpoints = True
+    return model

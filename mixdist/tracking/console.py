@@ -23,6 +23,7 @@ class Console:
         self._accuracy: float | None = None
         self._told_data_bound = False
         self._bad_samples = 0
+        self._skipped = 0
 
     def start(self, info: RunInfo) -> None:
         """Write the title and the start of the first phase."""
@@ -42,6 +43,7 @@ class Console:
             self._screen.line(lines.evaluation(record, standing))
         self._warn_of_waiting(record, standing)
         self._warn_of_bad_samples(record)
+        self._warn_of_skipped_updates(record)
         if standing.ends_phase:
             self._screen.line(lines.phase_end(record))
             self._open_phase(record.step)
@@ -75,6 +77,11 @@ class Console:
         if record.bad_samples > self._bad_samples:
             self._screen.line(f"{record.bad_samples} samples could not be read so far and do not count")
         self._bad_samples = record.bad_samples
+
+    def _warn_of_skipped_updates(self, record: StepRecord) -> None:
+        if record.skipped > self._skipped:
+            self._screen.line(f"{record.skipped} updates left out so far, as loss or gradient was not finite")
+        self._skipped = record.skipped
 
     def _warn_of_waiting(self, record: StepRecord, standing: Standing) -> None:
         # The first window of a phase is left out: the loader's threads start in it.

@@ -122,6 +122,14 @@ def test_waiting_for_data_is_told_once_and_not_for_the_first_window_of_a_phase()
     assert stream.getvalue().count("data-bound: 12 % of the time waits for images") == 1
 
 
+def test_updates_that_were_left_out_are_told_where_there_are_more_of_them() -> None:
+    console, stream, _ = plain()
+    for step, skipped in ((1, 0), (2, 3), (3, 3), (4, 4)):
+        console.log(replace(RECORD, step=step, skipped=skipped))
+    lines = [line for line in stream.getvalue().splitlines() if "left out" in line]
+    assert lines == [f"{count} updates left out so far, as loss or gradient was not finite" for count in (3, 4)]
+
+
 def test_five_percent_of_waiting_is_not_worth_a_warning() -> None:
     console, stream, _ = plain()
     for step in (1, 2):

@@ -299,6 +299,18 @@ def test_adamw_takes_betas_and_weight_decay_of_each_group_s_objective(trainer):
     }
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_no_decay_norm_bias_keeps_the_decay_from_vectors_and_embeddings_alone(trainer, phase):
+    run = trainer(optim__no_decay_norm_bias=True)
+    optimiser = make_updater(run, phase).strategy.optimiser
+    decay = {id(p): group["weight_decay"] for group in optimiser.adamw.param_groups for p in group["params"]}
+    assert decay == {id(p): 0.05 * (name not in run.undecayed) for name, p in optimiser.names.items()}
+    assert set(decay.values()) == {0.0, 0.05}
+    whole = make_updater(trainer(), phase).strategy.optimiser
+    assert optimiser.names.keys() == whole.names.keys()
+    assert optimiser.rates() == whole.rates()
+
+
 # Records
 
 
@@ -441,6 +453,40 @@ def test_a_run_asked_to_stop_saves_at_the_next_step_border_and_says_by_what(trai
         list(run.records())
     assert (caught.value.exit_code, caught.value.collective) == (75, True)
     assert run.checkpoints.newest().stem == f"step-{at:09d}"
+
+
+def saved_steps(run):
+    """Return the steps at which a run saves."""
+    steps, save = [], run.checkpoints.save
+    run.checkpoints.save = lambda step, parts, score: (steps.append(step), save(step, parts, score))
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [4, 8, 12, 16]),  # 11 images in steps of 3: four epochs, of SSL, SSL, MIX and SL
+        ({"run__save_every_epochs": 3}, [8, 12, 16]),  # the ends of phases, and of the third epoch
+        ({"run__save_every_epochs": 100}, [8, 12, 16]),
+        ({"run__save_every_steps": 3}, [3, 4, 6, 8, 9, 12, 15, 16]),
+    ],
+)
+def test_checkpoints_are_saved_every_so_many_epochs_and_steps_and_at_the_end_of_each_phase(trainer, settings, expected):
+    run = trainer(train__batch=3, method__ssl_epochs=3, train__log_every=100, **settings)
+    steps = saved_steps(run)
+    records = [record.step for record in run.records()]
+    assert steps == expected
+    assert records == sorted({4, 8, 12, 16, *expected})
+
+
+def test_minutes_are_over_by_the_clock_of_rank_0(trainer):
+    run = trainer(train__batch=3, run__save_every_minutes=5, run__save_every_epochs=100)
+    now, steps = [0.0], saved_steps(run)
+    run.due.clock = lambda: now[0]
+    run.due.saved()
+    for _ in run.records():
+        now[0] += 151  # a second more than half of the time: due in the third step after each save
+    assert steps == [3, 4, 7, 8, 11, 12]  # 4, 8 and 12 end phases
 
 
 def test_a_run_asked_to_stop_in_its_last_step_is_finished(trainer):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_run import FAMILIES, family_model
 
-from mixdist.model.groups import parameter_groups
+from mixdist.model.groups import parameter_groups, without_decay
 
 
 def test_a_vit_with_a_class_token_has_all_of_timm_s_model_in_b_and_a_linear_c():
@@ -68,3 +68,12 @@ def test_the_probe_runs_on_the_device_of_the_model(family):
     model = family_model(family)
     expected = parameter_groups(model)
     assert parameter_groups(model.to("meta")) == expected
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_matrices_and_filters_decay_and_vectors_embeddings_and_tokens_do_not(family):
+    model = family_model(family)
+    kept = without_decay(model)
+    embeddings = ("pos_embed", "cls_token", "dist_token", "mask_token", "position", "relative_position_bias_table")
+    for name, value in model.named_parameters():
+        assert (name in kept) == (value.ndim == 1 or name.endswith(embeddings)), name

@@ -18,6 +18,7 @@ LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is tr
     "data.bad_samples",
     "data.bad_limit",
     "train.micro_batch",
+    "train.gradient_checkpointing",
     "train.max_skipped",
     "train.log_every",
     "train.eval_every",
