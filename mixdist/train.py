@@ -37,6 +37,8 @@ from mixdist.runfolder import RunFolder
 from mixdist.tracking import PhaseInfo, RunInfo, Trackers, main_trackers
 from mixdist.world import World, failures_told, leave_together, process_group, read_world, tell_launcher
 
+SAVE_BUDGET_S = 25.0  # for a checkpoint, of the 30 s that torchrun gives its ranks to leave
+
 
 @errors.record
 def main(argv: list[str] | None = None) -> int:
@@ -118,8 +120,14 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
         setup_s = time.perf_counter() - began
         with watched(config, world, store, signals):
             trainer.asked_to_stop = lambda: signals.asked
+            slow = False
             for record in trainer.records():
                 trackers.log(record)
+                if not slow and (slow := trainer.checkpoints.slowest_s > SAVE_BUDGET_S):
+                    trackers.message(
+                        f"a checkpoint took {trainer.checkpoints.slowest_s:.0f} s to write: torchrun ends ranks 30 s "
+                        f"after a signal, unless it is started with --shutdown_timeout (docs/reliability.md)"
+                    )
         if world.is_main:
             result = make_result(trainer, samples, setup_s, time.perf_counter() - began)
             write_json(folder.result, result)

@@ -7,8 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from disturbing import SETTINGS, ranks_of
+from disturbing import SETTINGS
 from launching import TIMEOUT_S, Done, environment, family, records, start, train, wait_for
+
+from benchmarks.faults_run import ranks_of
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -45,13 +47,13 @@ def test_an_error_of_rank_1_in_training(packed_sets: Path, tmp_path: Path, modul
     assert "ValueError: no such column" in cause
 
 
-def test_a_killed_loader_of_rank_1(packed_sets: Path, tmp_path: Path) -> None:
+def test_the_killed_loaders_of_rank_1(packed_sets: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "data.sl": packed_sets / "digits", "data.cache": "none", "data.workers": 1}
     process = start(train(RANKS, settings), tmp_path)
     wait_for(lambda: records(tmp_path / "run"), process)
     rank = ranks_of(process.pid)[1]
-    (loader,) = [each for each in family(rank) if each != rank]
-    os.kill(loader, signal.SIGKILL)
+    for loader in family(rank)[1:]:
+        os.kill(loader, signal.SIGKILL)
     out, err = process.communicate(timeout=TIMEOUT_S)
     cause = root_cause(Done(process.returncode, out, err))
     assert "rank      : 1 (" in cause

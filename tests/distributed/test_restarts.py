@@ -7,8 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from disturbing import SETTINGS, alive, differing, ranks_of
+from disturbing import SETTINGS
 from launching import TIMEOUT_S, checkpoints, family, flags, records, start, torchrun, wait_for
+
+from benchmarks.faults_run import alive, differing, ranks_of
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -36,6 +38,6 @@ def test_ranks_killed_in_set_up_in_an_epoch_and_in_a_save_are_restarted_and_noth
 
     assert process.returncode == 0, err
     assert [record["step"] for record in records(run)] == list(range(1, 181))
-    assert checkpoints(run)[-1].stem == "step-000000180"
+    assert checkpoints(run)[-1].name == "step-000000180"
     assert [each for each in started if alive(each)] == []
     assert differing(run, undisturbed) == []

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from disturbing import SETTINGS, differing, ranks_of
+from disturbing import SETTINGS
 from launching import TIMEOUT_S, Done, checkpoints, environment, flags, records, run, start, train, wait_for
+
+from benchmarks.faults_run import differing, ranks_of
 
 SLURM = Path(__file__).parents[2] / "launch" / "slurm.sbatch"
 
@@ -49,7 +51,7 @@ def disturb(command: list[str], folder: Path, step: int, send: Callable[[int], N
 def stopped(folder: Path) -> int:
     """Return the step of stopped.json, which is the step of the newest checkpoint and of the last record."""
     step: int = json.loads((folder / "stopped.json").read_text())["step"]
-    assert checkpoints(folder)[-1].stem == f"step-{step:09d}"
+    assert checkpoints(folder)[-1].name == f"step-{step:09d}"
     assert records(folder)[-1]["step"] == step
     return step
 

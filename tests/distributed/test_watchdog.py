@@ -9,8 +9,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from disturbing import SETTINGS, alive, differing, ranks_of
+from disturbing import SETTINGS
 from launching import TIMEOUT_S, Done, family, flags, records, run, start, torchrun, wait_for
+
+from benchmarks.faults_run import alive, differing, ranks_of
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 

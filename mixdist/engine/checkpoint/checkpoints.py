@@ -35,6 +35,7 @@ class Checkpoints:
     keep_best: bool = False  #: the one with the highest score stays too
     warnings: list[str] = field(default_factory=list, init=False)  #: what `newest` passed over, and why
     stall_s: float = field(default=0.0, init=False)  #: seconds for which `save` and `wait` held the training
+    slowest_s: float = field(default=0.0, init=False)  #: of all writes: what a signal may have to wait for
     _torn: set[Path] = field(default_factory=set, init=False)
     _writer: ThreadPoolExecutor = field(init=False)
     _writing: Future[None] | None = field(default=None, init=False)
@@ -144,6 +145,7 @@ class Checkpoints:
 
     def _write(self, step: int, parts: Parts, score: float | None) -> None:
         """Write one checkpoint, then what names it, then remove those that need no longer stay (in the thread)."""
+        began = time.perf_counter()
         try:
             path = self._place(step)
             write(path, step, parts, self.identity, score)
@@ -152,6 +154,7 @@ class Checkpoints:
             if self.keep_best and score is not None and score > self._best_score():
                 self._name("best", path)
             self._prune()
+            self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
         except OSError as error:
             raise unwritten(self.folder, error) from error
 
