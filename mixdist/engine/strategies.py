@@ -25,7 +25,8 @@ def check_strategy(config: Config, world: World) -> None:
     """Refuse, before anything is built, what the chosen strategy cannot do.
 
     Raises:
-        UserError: fp16 without the gradient scaler of DDP, compiling what is rebuilt in place, no DeepSpeed, or a config for it that cannot be.
+        UserError: fp16 without the gradient scaler of DDP, compiling what is rebuilt in place, no DeepSpeed, or a
+            config for it that cannot be.
     """
     strategy = config.parallel.strategy
     if strategy in ("deepspeed", "fsdp") and config.train.precision == "fp16":

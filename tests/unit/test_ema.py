@@ -39,7 +39,7 @@ def averaged(weights_after):
 
 
 def assert_same_bits(first, second):
-    assert list(first) == list(second)
+    assert first.keys() == second.keys()
     assert not [name for name in first if not torch.equal(first[name], second[name])]
 
 
