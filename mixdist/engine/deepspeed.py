@@ -10,7 +10,6 @@ learning rates, the arithmetic (autocast around the forward), and moments by par
 
 from __future__ import annotations
 
-import copy
 import gc
 import logging
 import math
@@ -29,7 +28,7 @@ from mixdist.engine.deepspeed_config import Asked, deepspeed_config
 from mixdist.engine.deepspeed_moments import Moments
 from mixdist.engine.optim import State
 from mixdist.engine.strategy import Spread, Stepped, average_buffers
-from mixdist.engine.wrapped import OutputsOf, TupleModel
+from mixdist.engine.wrapped import OutputsOf, TupleModel, copy_to_shard
 from mixdist.errors import UserError
 from mixdist.world import World, join_alone
 
@@ -94,7 +93,7 @@ class DeepSpeedStrategy:
         deepspeed = load_deepspeed(world)
         join_alone(world)
         self._model, self._world, self._stage = spread.model, world, parallel.zero_stage
-        self._copy = copy.deepcopy(spread.model).train()
+        self._copy = copy_to_shard(spread.model)
         self.optimiser = spread.optimiser(self._copy)
         groups = [list(group["params"]) for group in self.optimiser.adamw.param_groups]
         asked = Asked(
