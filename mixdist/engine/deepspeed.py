@@ -14,6 +14,7 @@ import gc
 import logging
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,8 @@ def load_deepspeed(world: World) -> Any:
     os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # else it would guess from what is installed
     os.environ["LOCAL_RANK"] = str(world.local_rank)  # read from there whenever it looks for its device
     try:
-        found = import_module("deepspeed")
+        with _no_stderr():  # it tries out a compiler for operations that are not used here
+            found = import_module("deepspeed")
         # On a CPU it would compile an all-reduce over named shared memory, for inference.
         found.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     except Exception as error:  # a broken build raises whatever it ran into: no nvcc, another torch, a missing library
@@ -53,6 +55,20 @@ def load_deepspeed(world: World) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)  # of its own calls
     return found
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Keep what child processes say, too, off the console; what goes wrong is raised."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def check_deepspeed(config: Config, world: World) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +122,33 @@ def test_check_engines_tells_the_engines_apart_and_agrees(packed_sets: Path, tmp
     assert {row[-1] for row in rows} == {"reference", "equal"}
     assert "2 updates a phase on 1 rank; equal: relative differences to ddp of 1e-06 at most" in done.out
     assert not (tmp_path / "untouched").exists()
+
+
+def test_ranks_that_srun_started_find_each_other_by_its_variables_alone(packed_sets: Path, tmp_path: Path) -> None:
+    settings = {
+        **RUN,
+        "data.sl": packed_sets / "tiny",
+        "run.dir": "run",
+        "method.arm": "sl",
+        "parallel.strategy": "fsdp",
+    }
+    slurm = {
+        "SLURM_JOB_ID": str(os.getpid()),  # decides the port
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NODEID": "0",
+    }
+    command = [sys.executable, "-m", "mixdist.train", *launching.flags(settings)]
+    ranks = [
+        launching.start(
+            ["env", *(f"{k}={v}" for k, v in {**slurm, "SLURM_PROCID": r, "SLURM_LOCALID": r}.items()), *command],
+            tmp_path,
+        )
+        for r in ("0", "1")
+    ]
+    ended = [(*each.communicate(timeout=launching.TIMEOUT_S), each.returncode) for each in ranks]
+    assert [code for *_, code in ended] == [0, 0], ended
+    assert "2 processes on cpu, fsdp" in ended[0][0]
+    assert ended[1][0] == ""
+    assert launching.result(tmp_path / "run")["world_size"] == 2
