@@ -40,26 +40,23 @@ def main(argv: Sequence[str]) -> int:
         figures = measure(state, folder, arguments.runs)
     finally:
         shutil.rmtree(folder)
-    print(
-        f"{arguments.backbone}, {megabytes:.0f} MB on {device.type}, median (low - high) of {arguments.runs} saves, ms:"
-    )
-    for name, (middle, low, high) in figures.items():
-        print(f"  {name:<24} {1e3 * middle:9.1f}  ({1e3 * low:.1f} - {1e3 * high:.1f})")
     ratio = figures["torch_save_s"][0] / figures["stall_s"][0]
-    print(f"a save holds the training for 1/{ratio:.1f} of what torch.save with a flush does")
+    what = f"{arguments.backbone}, {megabytes:.0f} MB on {device.type}"
+    print(f"{what}, median (low - high) of {arguments.runs} saves, ms:")
+    for name, (middle, low, high) in figures.items():
+        print(f"  {name:<14} {1e3 * middle:9.1f}  ({1e3 * low:.1f} - {1e3 * high:.1f})")
+    print(f"torch.save with a flush holds the training {ratio:.1f} times as long")
     if arguments.json:
-        head = {
+        measured = {
             "machine": machine(),
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "versions": versions(),
-        }
-        settings = {
             "backbone": arguments.backbone,
             "megabytes": megabytes,
             "device": device.type,
             "runs": arguments.runs,
         }
-        write_json(arguments.json, head | settings | figures | {"ratio": ratio})
+        write_json(arguments.json, measured | figures | {"ratio": ratio})
     return 0
 
 

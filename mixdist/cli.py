@@ -22,6 +22,7 @@ COMMANDS = {
     "pack": Command("turn a folder of images into a packed set", "mixdist.data.commands.pack"),
     "index": Command("index the tars of another webdataset tool in place", "mixdist.data.commands.index"),
     "check": Command("verify a set and say what is in it", "mixdist.data.commands.check"),
+    "check engines": Command("hold DDP, DeepSpeed and FSDP against each other on a config", "mixdist.check_engines"),
     "train": Command("train; the same as python -m mixdist.train", "mixdist.train"),
     "compare": Command("compare finished runs", "mixdist.report.compare"),
 }
@@ -41,9 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    if argv and argv[0] in COMMANDS:
-        code: int = importlib.import_module(COMMANDS[argv[0]].module).main(argv[1:])
-        return code
+    for words in (2, 1):  # "check engines" before "check"
+        if (name := " ".join(argv[:words])) in COMMANDS:
+            code: int = importlib.import_module(COMMANDS[name].module).main(argv[words:])
+            return code
     if argv and not argv[0].startswith("-"):
         raise UserError(f"unknown command '{argv[0]}'{nearest(argv[0], list(COMMANDS))} ({', '.join(COMMANDS)})")
     parser = _parser()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -82,9 +82,9 @@ class RunFolder:
         with ExitStack() as stack:
             file = self._take(stack)
             if file is not None:
-                file.truncate(0)
-                file.write(f"{gethostname()} {os.getpid()}\n")
-                file.flush()
+                with suppress(OSError):  # a full disk: the lock holds without a name in it
+                    os.truncate(file.fileno(), 0)
+                    os.write(file.fileno(), f"{gethostname()} {os.getpid()}\n".encode())
             yield
 
     def _take(self, stack: ExitStack) -> TextIO | None:
@@ -135,10 +135,17 @@ class RunFolder:
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")
 
     def write_start(self, config: Config, plan: dict[str, Any]) -> None:
-        """Write what was asked (config.yaml, which `--config` reads again) and what will happen (plan.json)."""
-        write_text(self.path / "config.yaml", to_yaml(config))
-        write_json(self.path / "plan.json", plan)
-        self.stopped.unlink(missing_ok=True)
+        """Write what was asked (config.yaml, which `--config` reads again) and what will happen (plan.json).
+
+        Raises:
+            UserError: they cannot be written, as on a full disk.
+        """
+        try:
+            write_text(self.path / "config.yaml", to_yaml(config))
+            write_json(self.path / "plan.json", plan)
+            self.stopped.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"run.dir {self.path} cannot be written: {error.strerror}") from error
 
     def write_stopped(self, step: int, why: str) -> None:
         """Write that the run is to be started again: a job script reads it, as torchrun hides the exit code."""

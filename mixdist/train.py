@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
 from torch._C._distributed_c10d import Store
@@ -16,17 +17,21 @@ from torch.distributed.elastic.multiprocessing import errors
 
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
-from mixdist.data.open import open_feed
+from mixdist.data.open import open_feed, resident_bytes
 from mixdist.data.samples import Samples, find_samples
 from mixdist.engine.checkpoint import Checkpoints, identity
+from mixdist.engine.compiling import check_compiler
+from mixdist.engine.fit import fit_micro_batch
 from mixdist.engine.loop import Trainer
-from mixdist.engine.precision import choose_precision
+from mixdist.engine.precision import allow_tf32, choose_precision
 from mixdist.engine.result import make_result
 from mixdist.engine.signals import Signals
 from mixdist.engine.snapshot import reconstruction_png
+from mixdist.engine.strategies import check_strategy
 from mixdist.engine.watchdog import Watchdog
 from mixdist.errors import MixdistError, PeerError, StoppedError, UserError
 from mixdist.files import atomic, write_json
+from mixdist.launchers import without_local_rank
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Plan, make_plan
 from mixdist.runfolder import RunFolder
@@ -43,24 +48,27 @@ def main(argv: list[str] | None = None) -> int:
     0: finished; 1: a fault, here or on another rank; 2: what the user can put right; 70: not finite too often;
     75: stopped by a signal and saved; 76: a rank stood still; 130: Ctrl-C with nothing to save, or a second one.
     """
-    rank = os.environ.get("RANK", "0")
     try:
         with Signals() as signals:
             world = read_world()
             with process_group(world) as store:
                 with world.together():
-                    config = read_config(sys.argv[1:] if argv is None else argv)
+                    config = read_config(without_local_rank(list(sys.argv[1:] if argv is None else argv), os.environ))
                 return run(config, world, store, signals)
     except MixdistError as error:
-        return leave(error, rank)
+        return leave(error)
     except KeyboardInterrupt:
-        sys.stderr.write("mixdist: interrupted\n" if rank == "0" else "")
+        sys.stderr.write("mixdist: interrupted\n" if _is_main() else "")
         return 130
 
 
-def leave(error: MixdistError, rank: str) -> int:
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # by torchrun's name whatever the launcher, once the world is read
+
+
+def leave(error: MixdistError) -> int:
     """Say what went wrong, once, in an order in which torchrun takes the first cause for the cause."""
-    if rank == "0" or not error.collective:
+    if _is_main() or not error.collective:
         sys.stderr.write(f"mixdist: {'' if isinstance(error, StoppedError) else 'error: '}{error}\n")
     if isinstance(error, PeerError):
         time.sleep(1)  # torchrun reports the rank that it sees leave first
@@ -85,12 +93,14 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
     with world.together():
         samples = find_samples(config)
         plan = make_plan(config, samples.counts, world.size)
+        check_strategy(config, world)
         model = build_model(config, samples.image_size, samples.counts.classes)
         if world.is_main:
             held.enter_context(folder.held())
             folder.open(config.run.resume)
     with world.together():
         check_same_run(config, samples, world)
+    with world.together():
         trainer = build_trainer(config, samples, plan, model, folder, world)
     with world.together():
         resumed = trainer.resume()
@@ -193,11 +203,20 @@ def build_trainer(
     config: Config, samples: Samples, plan: Plan, model: MixModel, folder: RunFolder, world: World
 ) -> Trainer:
     """Put the rooms together on this world's device."""
-    feed = open_feed(config, samples, world, folder.quarantine if world.is_main else None)
     precision = choose_precision(config.train.precision, world.device)
+    allow_tf32(config.train.tf32, world.device)
     model = model.to(world.device)
     if model.backbone.layout == "map":
         model = model.to(memory_format=torch.channels_last)
+    fitted, notes = None, []
+    if config.train.micro_batch == "auto":  # ranks agree on each try: nothing that fails on one alone may come before
+        resident = resident_bytes(config, samples, world.device)
+        fitted, note = fit_micro_batch(config, plan, model, precision, resident, world)
+        notes.append(note)
+    if config.train.compile:
+        check_compiler(world.device)
+    feed = open_feed(config, samples, world, folder.quarantine if world.is_main else None, fitted)
+    feed = replace(feed, notes=(*notes, *feed.notes))
 
     def reconstructed(model: MixModel) -> None:
         if world.is_main:

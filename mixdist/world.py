@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import socket
@@ -16,11 +17,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 from torch.distributed import DistNetworkError
 from torch.distributed.rendezvous import rendezvous
 
 from mixdist.errors import MixdistError, PeerError, UserError
+from mixdist.launchers import torchrun_names
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,14 @@ class World:
 
 
 def read_world() -> World:
-    """Read this process's place from torchrun's environment; without it, a world of one.
+    """Read this process's place from the environment of torchrun, srun or mpirun; without one, a world of one.
+
+    The environment then holds it by torchrun's names, which the rendezvous, the command line and DeepSpeed read.
 
     Raises:
-        UserError: a torchrun variable that is no number, or more local ranks than GPUs.
+        UserError: a variable that is no number, more local ranks than GPUs; see `torchrun_names`.
     """
+    os.environ.update(torchrun_names(os.environ))
     try:
         rank, local, size, local_size = (
             int(os.environ.get(name, default))
@@ -115,6 +120,10 @@ FALLEN = "mixdist/fallen"  # key of the store: which rank failed alone, and of w
 COLLECTIVE_TIMEOUT = timedelta(hours=4)  # longer than any rank decodes or waits; a hang is the watchdog's affair
 
 
+def _backend(world: World) -> str:
+    return "nccl" if world.device.type == "cuda" else "gloo"
+
+
 @contextmanager
 def process_group(world: World) -> Iterator[Store | None]:
     """Join the process group (NCCL on GPUs, gloo elsewhere) for the length of the block; yields its store.
@@ -131,16 +140,15 @@ def process_group(world: World) -> Iterator[Store | None]:
     if world.size == 1:
         yield None
         return
-    nccl = world.device.type == "cuda"
     store, _, _ = next(rendezvous("env://", world.rank, world.size))
     store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     dist.init_process_group(
-        "nccl" if nccl else "gloo",
+        _backend(world),
         store=store,
         rank=world.rank,
         world_size=world.size,
         timeout=COLLECTIVE_TIMEOUT,
-        device_id=world.device if nccl else None,
+        device_id=world.device if world.device.type == "cuda" else None,
     )
     try:
         with failures_told(world, store):
@@ -192,6 +200,19 @@ def tell_launcher(text: str) -> None:
         details = {"py_callstack": text, "timestamp": str(int(time.time()))}
         with suppress(OSError):
             Path(path).write_text(json.dumps({"message": {"message": text, "extraInfo": details}}), encoding="utf-8")
+
+
+def join_alone(world: World) -> None:
+    """Give a world of one a process group, for libraries that cannot do without; it lasts as long as the process."""
+    if world.size > 1 or dist.is_initialized():
+        return
+    dist.init_process_group(_backend(world), store=HashStore(), rank=0, world_size=1)
+    atexit.register(_leave_alone)
+
+
+def _leave_alone() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def leave_together() -> None:

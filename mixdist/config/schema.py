@@ -174,8 +174,10 @@ class TrainConfig(Section):
     """How the work is cut into steps."""
 
     batch: int = Field(256, ge=1, description="global batch: images of one optimiser update, over all ranks")
-    micro_batch: int | None = Field(
-        None, ge=1, description="most images of one forward on one rank; more are accumulated. Default: no limit"
+    micro_batch: int | Literal["auto"] | None = Field(
+        None,
+        description="most images of one forward on one rank; more are accumulated. auto: the most that fit into the "
+        "memory of every GPU. Default: no limit",
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="autocast type; auto: bf16 on a GPU that has it, else fp32"
@@ -186,6 +188,11 @@ class TrainConfig(Section):
         lt=1,
         description="keep an exponential moving average of the weights, which is what is then evaluated; such as 0.999",
     )
+    tf32: bool = Field(
+        True,
+        description="float32 products on a GPU in TF32, with 10 bits of mantissa: several times the speed; no: exact",
+    )
+    compile: bool = Field(False, description="compile the forward and backward of each phase with torch.compile")
     gradient_checkpointing: bool = Field(
         False, description="compute activations inside of blocks anew in the backward, which saves memory for time"
     )
@@ -201,6 +208,32 @@ class TrainConfig(Section):
     log_every: int = Field(20, ge=1, description="steps between two records of metrics.jsonl")
     eval_every: int = Field(1, ge=1, description="epochs between two evaluations in MIX and SL; the end is always one")
     eval_batch: int = Field(256, ge=1, description="images of one forward in evaluation")
+
+    @field_validator("micro_batch", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        if value is None or value == "auto" or (isinstance(value, int) and value >= 1):
+            return value
+        raise ValueError(f"should be a number of at least 1, or auto; got {value!r}")
+
+
+class ParallelConfig(Section):
+    """How a phase's model is spread over the ranks."""
+
+    strategy: Literal["auto", "ddp", "deepspeed", "fsdp"] = Field(
+        "auto",
+        description="ddp: the whole model on every rank; deepspeed: ZeRO, needs mixdist[deepspeed]; fsdp: FSDP2; all "
+        "train the same model (docs/distributed.md). auto: ddp",
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2, description="what DeepSpeed shards: 0 nothing, 1 AdamW's moments, 2 gradients too, 3 parameters too"
+    )
+    offload: bool = Field(
+        False, description="DeepSpeed keeps AdamW's moments in RAM, of zero_stage 3 the parameters too"
+    )
+    deepspeed_config: Path | None = Field(
+        None, description="JSON file whose keys are added to the config that DeepSpeed is given; none may overlap"
+    )
 
 
 class RunConfig(Section):
@@ -249,6 +282,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    parallel: ParallelConfig = ParallelConfig()
     run: RunConfig = RunConfig()
     tracking: TrackingConfig = TrackingConfig()
     seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, order, augmentation and masks")
@@ -256,7 +290,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _sides_agree(self) -> Config:
         micro = self.train.micro_batch
-        if micro is not None and micro > self.train.batch:
+        if isinstance(micro, int) and micro > self.train.batch:
             raise ValueError(
                 f"train.micro_batch {micro} is larger than train.batch {self.train.batch}; "
                 f"it should be at most the share of one rank"

@@ -87,6 +87,14 @@ def make_images(packed: PackedSet, name: str, ids: Ids, access: Access) -> tuple
     return ResidentImages(ids, len(split.index), images.to(device), unread), place
 
 
+def most_device_bytes(sets: list[int], size: int, cache: CacheMode, device: torch.device) -> int:
+    """Return how much device memory sets of so many images of ``size`` px will be kept in, at most."""
+    if device.type != "cuda" or cache not in ("auto", "device"):
+        return 0
+    most = SHARE * torch.cuda.mem_get_info(device)[0] if cache == "auto" else float("inf")
+    return sum(needed for needed in (images * size**2 * 3 for images in sets) if needed <= most)
+
+
 def _choose(samples: int, access: Access) -> Literal["device", "ram", "none"]:
     needed, world = samples * access.size**2 * 3, access.world
     if world.device.type == "cuda" and needed <= SHARE * torch.cuda.mem_get_info(world.device)[0]:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from mixdist.config.schema import Config
 from mixdist.data.augment import Augmentation
 from mixdist.data.bad import BadSamples
 from mixdist.data.batch import Preparation, Statistics
-from mixdist.data.cache import Access, make_images
+from mixdist.data.cache import Access, make_images, most_device_bytes
 from mixdist.data.images import Images, ResidentImages
 from mixdist.data.index import UNLABELLED, PackedSet, Split
 from mixdist.data.order import MIN_ROWS, Order
@@ -34,10 +35,12 @@ class Feed:
     train: dict[PhaseName, Stream]  #: one for each phase that has epochs
     test: TestStream | None  #: None for a run without a supervised epoch
     bad: BadSamples
-    notes: tuple[str, ...]  #: where the decoded sets are kept
+    notes: tuple[str, ...]  #: for the user: where the decoded sets are kept
 
 
-def open_feed(config: Config, samples: Samples, world: World, quarantine: Path | None = None) -> Feed:
+def open_feed(
+    config: Config, samples: Samples, world: World, quarantine: Path | None = None, fitted: int | None = None
+) -> Feed:
     """Open the streams that the arm needs; decodes the sets that are kept resident.
 
     Args:
@@ -45,13 +48,15 @@ def open_feed(config: Config, samples: Samples, world: World, quarantine: Path |
         samples: see `find_samples`.
         world: this rank's place.
         quarantine: see `BadSamples`.
+        fitted: the micro-batch that "auto" came to; without it, "auto" is a rank's whole share.
 
     Raises:
         DataError: a shard that cannot be read, or no test split for a supervised arm.
     """
     epochs = epochs_of(config.method)
     mixes = bool(epochs["mix"]) and not samples.same and config.method.input_ratio < 1
-    opener = _Opener(config, samples, world, mixes, _bad_samples(config, samples, quarantine), [])
+    micro_batch = fitted if config.train.micro_batch == "auto" else config.train.micro_batch
+    opener = _Opener(config, samples, world, micro_batch, mixes, _bad_samples(config, samples, quarantine), [])
     train: dict[PhaseName, Stream] = {}
     ssl_images = opener.images(samples.ssl, "train", samples.ssl_ids) if epochs["ssl"] or mixes else None
     if epochs["ssl"] and ssl_images:
@@ -69,6 +74,15 @@ def open_feed(config: Config, samples: Samples, world: World, quarantine: Path |
     return Feed(train, opener.test_stream(), opener.bad, tuple(opener.notes))
 
 
+def resident_bytes(config: Config, samples: Samples, device: torch.device) -> int:
+    """Return how much memory of the device the sets that `open_feed` opens will be kept in, at most."""
+    epochs = epochs_of(config.method)
+    sets = [len(samples.ssl_ids), *([] if samples.ssl is samples.sl else [len(samples.sl_ids)])]
+    if epochs["mix"] or epochs["sl"]:
+        sets.append(int((samples.sl.split("test").labels >= 0).sum()))
+    return most_device_bytes(sets, samples.image_size, config.data.cache, device)
+
+
 def _bad_samples(config: Config, samples: Samples, quarantine: Path | None) -> BadSamples:
     trained = len(samples.ssl_ids) + (0 if samples.ssl is samples.sl else len(samples.sl_ids))
     return BadSamples(config.data.bad_samples, config.data.bad_limit, trained, quarantine)
@@ -81,6 +95,7 @@ class _Opener:
     config: Config
     samples: Samples
     world: World
+    micro_batch: int | None  #: most rows of one forward on one rank
     mixes: bool
     bad: BadSamples
     notes: list[str]
@@ -108,7 +123,7 @@ class _Opener:
     def _access(self, split: str) -> Access:
         data, train = self.config.data, self.config.train
         share = -(-train.batch // self.world.size)  # of one rank at a step
-        micro = min(train.micro_batch or share, share)
+        micro = min(self.micro_batch or share, share)
         training = split == "train"
         return Access(
             size=self.samples.image_size,
@@ -145,7 +160,7 @@ class _Opener:
             partners=partners,
             bad=self.bad,
             world=self.world,
-            micro_batch=config.train.micro_batch,
+            micro_batch=self.micro_batch,
             describe=lambda draw: f"draw {draw} from {packed.location}",
         )
         if isinstance(packed, Tars):

@@ -28,6 +28,13 @@ class Precision:
         return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
 
 
+def allow_tf32(allowed: bool, device: torch.device) -> None:
+    """Let this process's float32 products and convolutions on a GPU be rounded to TF32, or not; a CPU has no such."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
 def choose_precision(asked: Literal["auto", "bf16", "fp16", "fp32"], device: torch.device) -> Precision:
     """Resolve "auto": bf16 on a GPU that computes in it, fp32 elsewhere."""
     if asked == "auto":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +13,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixdist.engine.batchnorm import buffers_of_ranks
+from mixdist.engine.compiling import compiled
 from mixdist.engine.optim import Optimiser, State
+from mixdist.engine.precision import Precision
 from mixdist.model.mixmodel import MixModel
 from mixdist.world import World
 
@@ -44,8 +48,15 @@ class Strategy(Protocol):
         """Clip the gradient, move the parameters unless it is not finite, and clear it."""
         ...
 
+    def mirror(self) -> None:
+        """Give the whole MixModel this rank's weights and running statistics as they are; all ranks call it together.
+
+        For what follows every update, as an average of the weights does.
+        """
+        ...
+
     def publish(self) -> None:
-        """Bring the whole MixModel up to date with what was trained; all ranks call it together."""
+        """Bring the whole MixModel up to date, the same on all ranks; all ranks call it together."""
         ...
 
     def moments(self) -> State:
@@ -61,6 +72,32 @@ class Strategy(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Spread:
+    """What a strategy is made from at the start of a phase, whose trained parameters alone require gradients."""
+
+    model: MixModel
+    optimiser: Callable[[MixModel], Optimiser]  #: builds it, with fresh moments, over the model or a copy
+    scaler: torch.amp.GradScaler
+    precision: Precision
+    clip_grad: float | None
+    batch: int  #: global
+    micro_batch: int | None  #: most rows of one forward on one rank, None for no limit
+    world: World
+    compile: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Most rows of one forward on one rank."""
+        share = math.ceil(self.batch / self.world.size)
+        return min(self.micro_batch or share, share)
+
+    @property
+    def accumulation(self) -> int:
+        """Most micro-batches of one step, the same on every rank."""
+        return math.ceil(math.ceil(self.batch / self.world.size) / self.rows)
+
+
 class Replicas:
     """The whole model on every rank: on one device, or under DistributedDataParallel on several.
 
@@ -68,23 +105,17 @@ class Replicas:
     unused parameters, which costs every step and is unsafe together with skipped synchronisation, stays off.
     """
 
-    def __init__(
-        self,
-        model: MixModel,
-        optimiser: Optimiser,
-        scaler: torch.amp.GradScaler,
-        clip_grad: float | None,
-        world: World,
-    ) -> None:
-        self.module: nn.Module = model
-        self.optimiser = optimiser
-        self._model, self._scaler, self._clip_grad, self._world = model, scaler, clip_grad, world
+    def __init__(self, spread: Spread) -> None:
+        model, world = spread.model, spread.world
+        self.module: nn.Module = compiled(model) if spread.compile else model
+        self.optimiser = spread.optimiser(model)
+        self._model, self._scaler, self._clip_grad, self._world = model, spread.scaler, spread.clip_grad, world
         self._ddp = None
         if world.size > 1:
             gpu = [world.device.index] if world.device.type == "cuda" else None
             # Buffers are averaged when the model is published, not sent around before each forward.
             self._ddp = self.module = DistributedDataParallel(
-                model, device_ids=gpu, forward_sync_buffers=False, gradient_as_bucket_view=True
+                self.module, device_ids=gpu, forward_sync_buffers=False, gradient_as_bucket_view=True
             )
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
@@ -117,11 +148,12 @@ class Replicas:
             parameter.grad = None
         return Stepped(norm, applied)
 
+    def mirror(self) -> None:
+        """Do nothing: it is the model that is trained."""
+
     def publish(self) -> None:
         """Average running statistics (BatchNorm) that are each rank's own: ranks evaluate and save one model."""
-        if self._world.size > 1:
-            for buffer in buffers_of_ranks(self._model):
-                self._world.sum(buffer).div_(self._world.size)
+        average_buffers(self._model, self._world)
 
     def moments(self) -> State:
         """Return AdamW's own state: it is whole on every rank."""
@@ -135,16 +167,16 @@ class Replicas:
         """Do nothing: DDP's hooks go with its last reference."""
 
 
-def make_strategy(
-    model: MixModel, optimiser: Optimiser, scaler: torch.amp.GradScaler, clip_grad: float | None, world: World
-) -> Strategy:
-    """Spread a phase's model, whose trained parameters alone require gradients, over the ranks."""
-    return Replicas(model, optimiser, scaler, clip_grad, world)
-
-
 def trained_parameters(model: MixModel, names: list[str]) -> None:
     """Make exactly the parameters ``names`` require gradients, and clear all gradients."""
     chosen = set(names)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in chosen)
         parameter.grad = None
+
+
+def average_buffers(model: nn.Module, world: World) -> None:
+    """Give all ranks the mean of running statistics that are each rank's own."""
+    if world.size > 1:
+        for buffer in buffers_of_ranks(model):
+            world.sum(buffer).div_(world.size)

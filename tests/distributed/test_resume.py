@@ -51,6 +51,12 @@ def twice(request: pytest.FixtureRequest, packed_sets: Path, tmp_path_factory: p
     if request.param > 1:  # for one process, test_a_finished_run_says_so_and_changes_nothing
         again = run(command, folder)
         assert (again.code, again.out.count("killed is finished")) == (0, 1), again.err
+        shutil.copytree(folder / "killed", folder / "torn")  # rank 0 alone looks, and all ranks refuse
+        for path in checkpoints(folder / "torn"):
+            cut_off(path / "state.pt")
+        refused = run([*command, "--run.dir", "torn"], folder)
+        assert (refused.exit_codes, len(refused.errors), refused.own_tracebacks) == ([2, 2], 1, []), refused.err
+        assert "no checkpoint of torn/checkpoints is whole" in refused.errors[0]
     return folder
 
 
@@ -162,8 +168,8 @@ def test_where_no_checkpoint_is_whole_the_run_is_refused_with_all_of_them(
         cut_off(path / "model.safetensors")
     assert train_here(own) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"no checkpoint of {own['run.dir']}/checkpoints is whole: " in line
-    assert all(f"{path} passed over: model.safetensors has " in line for path in checkpoints(own["run.dir"]))
+    assert f"no checkpoint of {own['run.dir']}/checkpoints is whole (" in line
+    assert all(f"{path.name}: model.safetensors has " in line for path in checkpoints(own["run.dir"]))
 
 
 def test_a_checkpoint_of_the_format_before_is_refused_and_fresh_removes_it(

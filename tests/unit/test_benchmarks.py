@@ -112,3 +112,13 @@ def test_the_scale_benchmark_writes_time_and_memory_of_a_large_index(tmp_path: P
     assert found["index"]["open_s"]["median"] > 0
     assert found["index"]["extra_rss_mb"]["median"] < 100
     assert found["first_batch"]["first_batch_s"]["median"] >= found["first_batch"]["of_which_loader_s"]["median"] > 0
+
+
+def test_the_checkpoint_benchmark_writes_what_a_save_holds_up_and_leaves_no_files(tmp_path: Path) -> None:
+    out = tmp_path / "checkpoint.json"
+    done = benchmark("checkpoint", "--image-size", "32", "--runs", "1", "--work", tmp_path / "work", "--json", out)
+    assert done.code == 0, done.err
+    found = json.loads(out.read_text())
+    assert found["ratio"] == pytest.approx(found["torch_save_s"][0] / found["stall_s"][0])
+    assert found["on_disk_s"][0] >= found["stall_s"][0] > 0
+    assert list((tmp_path / "work").iterdir()) == []

@@ -14,7 +14,7 @@ from states import OWN, PARTS, assert_same, every_kind
 
 from mixdist.engine.checkpoint import Checkpoints
 from mixdist.engine.checkpoint.manifest import NAME, FileDigest, Torn, read_manifest
-from mixdist.engine.checkpoint.parts import STATE, VERSIONS, files_of
+from mixdist.engine.checkpoint.parts import STATE, VERSIONS, files_of, to_host
 from mixdist.engine.checkpoint.read import verify
 from mixdist.errors import UserError
 
@@ -88,6 +88,19 @@ def test_what_changes_after_save_returned_is_not_in_the_checkpoint(checkpoints):
     loaded = checkpoints.load(checkpoints.newest())
     assert loaded["progress"] == {"step": 1}
     assert not loaded["model"]["weight"].any()
+
+
+def test_a_copy_into_the_memory_of_an_earlier_one_holds_every_kind_with_its_bits():
+    parts, other = every_kind(), every_kind()
+    other["model"] = {name: torch.zeros_like(tensor) for name, tensor in other["model"].items()}
+    other["model"]["fp16"] = torch.zeros(6).half()  # of another shape, and one less
+    del other["model"]["bf16"]
+    first = to_host(other)
+    again = to_host(parts, first)
+    assert_same(again, parts)
+    assert again["model"]["weight"] is first["model"]["weight"]
+    again["model"]["weight"].fill_(7)
+    assert not parts["model"]["weight"].eq(7).any()
 
 
 @pytest.mark.parametrize(
@@ -231,8 +244,8 @@ def test_where_none_is_whole_all_are_listed_with_the_reasons(checkpoints):
     with pytest.raises(UserError) as caught:
         checkpoints.newest()
     message = str(caught.value)
-    assert message.startswith(f"no checkpoint of {checkpoints.folder} is whole: ")
-    assert all(f"step-00000000{step} passed over: state.pt cannot be read" in message for step in (1, 2))
+    assert message.startswith(f"no checkpoint of {checkpoints.folder} is whole (")
+    assert all(f"step-00000000{step}: state.pt cannot be read" in message for step in (1, 2))
     assert "--run.resume fresh" in message
     assert "\n" not in message
 
@@ -241,6 +254,11 @@ def test_loading_a_torn_checkpoint_names_it_and_why(checkpoints):
     path = damage_newest(checkpoints, STATE)
     with pytest.raises(UserError, match=r"step-000000002 cannot be read as a checkpoint: state\.pt has "):
         checkpoints.load(path)
+
+
+def test_a_checkpoint_that_only_another_node_has_is_refused_with_what_to_do(checkpoints):
+    with pytest.raises(UserError, match=r"step-000000001 is not on this node; put run\.dir on a disk that all nodes"):
+        checkpoints.load(checkpoints.folder / "step-000000001")
 
 
 # Of another run or version

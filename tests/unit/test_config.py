@@ -75,11 +75,16 @@ BOUNDS = {
     **{f"optim.{side}.warmup_epochs": ["-1"] for side in ("ssl", "sl")},
     "optim.clip_grad": ["0"],
     "train.batch": ["0"],
-    "train.micro_batch": ["0"],
+    "train.ema_decay": ["0", "1"],
+    "train.max_skipped": ["-1"],
     "train.log_every": ["0"],
     "train.eval_every": ["0"],
     "train.eval_batch": ["0"],
     "run.keep_checkpoints": ["0"],
+    "run.hang_timeout_s": ["-1", "3001"],
+    "run.save_every_epochs": ["0"],
+    "run.save_every_steps": ["0"],
+    "run.save_every_minutes": ["0"],
     "seed": ["-1", "2147483648"],
 }
 CONTRADICTIONS = {

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -147,3 +148,19 @@ def test_where_the_file_system_has_no_locks_a_run_goes_on_without(tmp_path, monk
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
     with RunFolder(tmp_path / "run").held():
         assert (tmp_path / "run").is_dir()
+
+
+def test_a_full_disk_is_a_fault_of_one_line_and_the_lock_holds_without_a_name_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("mixdist.runfolder.PATIENCE_S", 0.0)
+    folder = RunFolder(tmp_path / "run")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # writes fail as they do on a full disk
+    try:
+        with folder.held():
+            with pytest.raises(UserError, match=rf"run\.dir {folder.path} cannot be written: "):
+                folder.write_start(tiny_config(tmp_path, tmp_path), {})
+            with pytest.raises(UserError, match="in use by process unknown"), folder.held():
+                pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(folder.path.iterdir())

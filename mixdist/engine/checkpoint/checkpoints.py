@@ -39,6 +39,7 @@ class Checkpoints:
     _torn: set[Path] = field(default_factory=set, init=False)
     _writer: ThreadPoolExecutor = field(init=False)
     _writing: Future[None] | None = field(default=None, init=False)
+    _copy: Parts | None = field(default=None, init=False)  # of the last save: the next takes its memory
 
     def __post_init__(self) -> None:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
@@ -63,7 +64,8 @@ class Checkpoints:
                 check_room(self.folder, parts)
             except OSError as error:
                 raise unwritten(self.folder, error) from error
-            self._writing = self._writer.submit(self._write, step, to_host(parts), score)
+            self._copy = to_host(parts, self._copy)
+            self._writing = self._writer.submit(self._write, step, self._copy, score)
 
     def wait(self) -> None:
         """Wait until the last save is on the disk.
@@ -89,14 +91,15 @@ class Checkpoints:
                     verify(path)
                 except Torn as error:
                     if path.exists():  # else the run that saves here removed it meanwhile, so there is a newer one
-                        torn[path] = f"{path} passed over: {error}"
+                        torn[path] = str(error)
                     continue
                 self._torn = set(torn)
-                self.warnings += torn.values()
+                self.warnings += [f"{path} passed over: {reason}" for path, reason in torn.items()]
                 return path
             if len(torn) == len(found):
+                reasons = "; ".join(f"{path.name}: {reason}" for path, reason in torn.items())
                 raise UserError(
-                    f"no checkpoint of {self.folder} is whole: {'; '.join(torn.values())}; put a copy of one in its "
+                    f"no checkpoint of {self.folder} is whole ({reasons}); put a copy of one in its "
                     f"place, or --run.resume fresh to start the run over"
                 )
         if old := sorted(self.folder.glob("step-*.pt")):
@@ -110,8 +113,11 @@ class Checkpoints:
         """Return the parts of a checkpoint, tensors on the CPU; nothing in it is executed.
 
         Raises:
-            UserError: it is not as it was written, of another version, or of a run with another model, plan or set.
+            UserError: it is not there, or not as it was written, or of another version, or of a run with another model,
+                plan or set.
         """
+        if not path.exists():  # another rank found it
+            raise UserError(f"{path} is not on this node; put run.dir on a disk that all nodes share")
         try:
             manifest = verify(path)
         except Torn as error:

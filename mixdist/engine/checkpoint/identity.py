@@ -9,6 +9,7 @@ from mixdist.config.schema import Config
 LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is trained, only where and how it is watched
     "run",
     "tracking",
+    "parallel",
     "data.sl",
     "data.ssl",
     "data.cache",
@@ -18,6 +19,7 @@ LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is tr
     "data.bad_samples",
     "data.bad_limit",
     "train.micro_batch",
+    "train.compile",
     "train.gradient_checkpointing",
     "train.max_skipped",
     "train.log_every",

@@ -45,38 +45,50 @@ def tensors(state: Any) -> list[torch.Tensor]:
     return []
 
 
-def to_host(parts: Parts) -> Parts:
+def to_host(parts: Parts, old: Parts | None = None) -> Parts:
     """Return a copy of the parts in host memory that shares nothing with them: training may go on at once.
 
     From a GPU all copies are queued into pinned memory, and waited for once. Values, dtypes and strides stay.
+
+    Args:
+        parts: what is copied.
+        old: an earlier copy that nobody needs any more; its memory is taken again, which saves most of the time.
 
     Raises:
         TypeError: a part that has no version, or holds what is not plain.
     """
     if unknown := sorted(parts.keys() - VERSIONS.keys()):
         raise TypeError(f"parts {unknown} of a checkpoint have no version in {__name__}.VERSIONS")
-    copied = {name: _copy(state, name) for name, state in parts.items()}
+    copied = {name: _copy(state, _within(old, name), name) for name, state in parts.items()}
     for device in {tensor.device for tensor in tensors(parts) if tensor.is_cuda}:
         torch.cuda.synchronize(device)
     return copied
 
 
-def _copy(state: Any, place: str) -> Any:
+def _copy(state: Any, old: Any, place: str) -> Any:
     if isinstance(state, torch.Tensor):
-        return _host_copy(state.detach())
+        return _host_copy(state.detach(), old)
     if isinstance(state, dict):
-        return {_plain(key, place): _copy(value, f"{place}.{key}") for key, value in state.items()}
+        return {_plain(key, place): _copy(value, _within(old, key), f"{place}.{key}") for key, value in state.items()}
     if isinstance(state, list | tuple):
         kind = list if isinstance(state, list) else tuple
-        return kind(_copy(value, f"{place}.{index}") for index, value in enumerate(state))
+        return kind(_copy(value, None, f"{place}.{index}") for index, value in enumerate(state))
     return _plain(state, place)
 
 
-def _host_copy(tensor: torch.Tensor) -> torch.Tensor:
-    if not tensor.is_cuda:
-        return tensor.to("cpu", copy=True)
-    host = torch.empty_like(tensor, device="cpu", pin_memory=True)  # of torch's cache of pinned blocks: the next save
-    return host.copy_(tensor, non_blocking=True)  # finds those of this one, which is over by then
+def _within(old: Any, key: Any) -> Any:
+    return old.get(key) if isinstance(old, dict) else None
+
+
+def _host_copy(tensor: torch.Tensor, old: Any) -> torch.Tensor:
+    host = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda) if not _fits(old, tensor) else old
+    return host.copy_(tensor, non_blocking=tensor.is_cuda)
+
+
+def _fits(old: Any, tensor: torch.Tensor) -> bool:
+    if not isinstance(old, torch.Tensor):
+        return False
+    return (old.dtype, old.shape, old.stride()) == (tensor.dtype, tensor.shape, tensor.stride())
 
 
 def _plain(value: Any, place: str) -> Any:

@@ -36,7 +36,7 @@ def check_room(folder: Path, parts: Parts) -> None:
     need, free = size_of(parts), shutil.disk_usage(folder).free
     if free < need:
         raise UserError(
-            f"{folder}: a checkpoint needs {need / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; make room, then the "
+            f"{folder}: a checkpoint needs {need / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; make room, then the "
             f"same command goes on from the checkpoint before"
         )
 

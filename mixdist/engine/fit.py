@@ -1,0 +1,144 @@
+"""`train.micro_batch auto`: the largest micro-batch that fits on every rank, found by trying; nothing is left changed.
+
+A try is a real forward and backward of the most expensive phase, with the memory held that training will hold besides:
+gradients, AdamW's moments, averaged weights, the decoded sets that stay on the device, and a margin. It runs on the
+plain model, without a collective inside, so that a rank that runs out of memory leaves no other one waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from mixdist.config.schema import Config
+from mixdist.data.order import MIN_ROWS
+from mixdist.engine.precision import Precision
+from mixdist.errors import UserError
+from mixdist.model.mixmodel import MixModel
+from mixdist.objectives import classification_loss, joint_loss, reconstruction_loss
+from mixdist.plan import Group, Plan
+from mixdist.world import World
+
+MARGIN = 0.05  # of the device's memory: left to fragmentation, communication and the libraries' workspaces
+
+
+def largest_that_fits(fits: Callable[[int], bool], most: int, world: World) -> int:
+    """Return the largest number of rows, up to ``most``, for which ``fits`` is true on every rank; 0 for none.
+
+    Doubles until a try fails anywhere, then bisects. All ranks call it together and get the same answer.
+    """
+
+    def everywhere(rows: int) -> bool:
+        return bool(world.sum(torch.tensor(int(not fits(rows)), device=world.device)) == 0)
+
+    low, high = 0, min(MIN_ROWS, most)
+    while everywhere(high):
+        if high == most:
+            return most
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if everywhere(middle) else (low, middle)
+    return low
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Tries a micro-batch on this rank."""
+
+    model: MixModel  #: on the device, not yet spread over ranks
+    drives: frozenset[Group]  #: what the phase trains
+    precision: Precision
+    frames: int  #: images of a row
+    held: int  #: bytes that training holds besides parameters and gradients
+
+    def __call__(self, rows: int) -> bool:
+        """Return whether a forward and backward of ``rows`` rows fits into memory, and free what they took."""
+        with self._untouched():
+            try:
+                self._train(max(rows, MIN_ROWS) * self.frames)  # a single row is filled up
+                fitted = True
+            except RuntimeError as error:
+                # cuBLAS and cuDNN have their own way to say that their workspace cannot be had.
+                if not isinstance(error, torch.OutOfMemoryError) and "ALLOC_FAILED" not in str(error):
+                    raise
+                fitted = False
+        if self.precision.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return fitted
+
+    def _train(self, images: int) -> None:
+        device, model = self.precision.device, self.model
+        held = torch.empty(self.held, dtype=torch.uint8, device=device)
+        for parameter in model.parameters():  # from a step's second micro-batch on, there are gradients before
+            parameter.grad = torch.zeros_like(parameter)
+        size = model.backbone.image_size
+        pixels, weight = torch.zeros(images, 3, size, size, device=device), torch.ones(images, device=device)
+        noise = torch.rand(images, max(1, model.reconstructor.noise_width), device=device)
+        with self.precision.autocast():
+            outputs = model(pixels, "reconstruct" in self.drives, "classify" in self.drives, noise)
+        ssl = sl = None
+        if outputs.reconstruction is not None and outputs.where is not None:
+            ssl = reconstruction_loss(outputs.reconstruction, pixels, outputs.where, weight)
+        if outputs.logits is not None:
+            sl = classification_loss(outputs.logits, torch.zeros_like(weight, dtype=torch.int64), weight)
+        torch.autograd.backward(joint_loss(ssl, sl, 0.5, weight.sum(), weight.sum()))
+        del held
+
+    @contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Put gradients, running statistics, random numbers and the mode back as they were."""
+        model, device = self.model, self.precision.device
+        gradients = [parameter.grad for parameter in model.parameters()]
+        buffers = [buffer.clone() for buffer in model.buffers()]
+        training = model.training
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            model.train()
+            yield
+        model.train(training)
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        for buffer, before in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
+
+def fit_micro_batch(
+    config: Config, plan: Plan, model: MixModel, precision: Precision, resident: int, world: World
+) -> tuple[int, str]:
+    """Return the most rows of one forward on one rank, and a note on it for the user.
+
+    Args:
+        config: of the run.
+        plan: of which the most expensive phase is tried: mix, else ssl, whose head is larger than that of sl.
+        model: on the device.
+        precision: of the forward.
+        resident: bytes of decoded sets that will stay on the device.
+        world: of all ranks that take part.
+
+    Raises:
+        UserError: on all ranks, where not even the smallest micro-batch fits on one of them.
+    """
+    share = -(-config.train.batch // world.size)
+    if world.device.type != "cuda":
+        return share, f"train.micro_batch auto: {share} images, a rank's whole share (a CPU's memory is not probed)"
+    phase = next(phase for name in ("mix", "ssl", "sl") for phase in plan.phases if phase.name == name)
+    free, total = torch.cuda.mem_get_info(world.device)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    copies = 2 + (2 if config.train.ema_decay else 0)  # AdamW's moments; the average, and its step
+    held = copies * weights + resident + round(MARGIN * total)
+    probe = Probe(model, frozenset(phase.drives), precision, config.data.clip_frames, held)
+    rows = largest_that_fits(probe, share, world)
+    if rows == 0:
+        raise UserError(
+            f"train.micro_batch auto: not even {MIN_ROWS} images fit into memory in the {phase.name} phase, with "
+            f" {held / 2**20:,.0f} MiB of {free / 2**20:,.0f} MiB held for the rest of training; use "
+            f"train.gradient_checkpointing, a smaller model or data.image_size, or data.cache ram"
+        ).everywhere()
+    pieces = -(-share // rows)
+    return rows, (
+        f"train.micro_batch auto: {rows} images fit in the {phase.name} phase, so a rank's {share} images of a step "
+        f"are {pieces} micro-batch{'es' if pieces > 1 else ''}"
+    )

@@ -1,0 +1,136 @@
+"""A run in memory: what is fixed, the state that moves, and how that is judged, saved and taken up again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mixdist.config.schema import Config
+from mixdist.data.open import Feed
+from mixdist.engine import heartbeat
+from mixdist.engine.batchnorm import count_rows
+from mixdist.engine.checkpoint import Checkpoints, Due
+from mixdist.engine.ema import Ema
+from mixdist.engine.evaluate import Score, evaluate
+from mixdist.engine.optim import State
+from mixdist.engine.precision import Precision
+from mixdist.engine.progress import Progress
+from mixdist.engine.strategy import Strategy
+from mixdist.errors import UserError
+from mixdist.model.groups import parameter_groups
+from mixdist.model.mixmodel import MixModel
+from mixdist.plan import Phase, Plan
+from mixdist.world import World
+
+
+@dataclass
+class Run:
+    """One run on one rank."""
+
+    config: Config
+    plan: Plan
+    model: MixModel  #: on the world's device
+    feed: Feed
+    world: World
+    precision: Precision
+    checkpoints: Checkpoints
+    reconstructed: Callable[[MixModel], None]  #: called on every rank when R and B have last been trained together
+    not_finite: Path  #: file for what is known of a batch whose gradient is not finite, where the run ends by it
+    progress: Progress = field(default_factory=Progress)
+    moments: State = field(default_factory=dict)
+
+    asked_to_stop: Callable[[], int] = lambda: 0  #: the signal that asked this rank to stop, 0 for none
+
+    def __post_init__(self) -> None:
+        self.groups = parameter_groups(self.model)
+        self.rows = count_rows(self.model, self.world, self.config.train.sync_batchnorm)
+        decay = self.config.train.ema_decay
+        self.ema = Ema(self.model, decay, self.world) if decay else None
+        self.scaler = self.precision.scaler()
+        run = self.config.run
+        self.due = Due(run.save_every_epochs, run.save_every_steps, run.save_every_minutes)
+
+    def resume(self) -> bool:
+        """Take up the checkpoint that rank 0 finds newest; return whether there was one."""
+        with self.world.together():
+            path = self.checkpoints.newest() if self.world.is_main else None
+        path = self.world.from_main(path)
+        if path is None:
+            return False
+        parts = self.checkpoints.load(path)
+        self.model.load_state_dict(parts["model"])
+        self.scaler.load_state_dict(parts["scaler"])
+        self.moments = parts["moments"]
+        self.progress = Progress.from_state_dict(parts["progress"])
+        self.feed.bad.load_state_dict(parts["bad"])
+        if self.ema:
+            self.ema.load_state_dict(parts["ema"], self.progress.step - self.progress.skipped)
+        if self.progress.step != (main := self.world.from_main(self.progress.step)):
+            raise UserError(
+                f"{path} holds step {self.progress.step}, on rank 0 step {main}; put run.dir on a shared disk"
+            )
+        return True
+
+    def evaluate(self, phase: Phase, epoch: int, strategy: Strategy) -> Score | None:
+        """Evaluate where it is due: every `eval_every` epochs of a phase that trains C, and at the run's end."""
+        ends = self.progress.step == self.plan.steps
+        if "classify" not in phase.drives or self.feed.test is None:
+            return None
+        if not ends and (epoch + 1) % self.config.train.eval_every:
+            return None
+        start = time.perf_counter()
+        self._publish(strategy)
+        with self._judged():
+            score = evaluate(self.model, self.feed.test, self.precision)
+        self.progress.evaluation_s += time.perf_counter() - start
+        self.progress.accuracy, self.progress.top5 = score.accuracy, score.top5_accuracy
+        return score
+
+    def save(self, phase: Phase, strategy: Strategy, ends_phase: bool, accuracy: float | None) -> None:
+        """Save a checkpoint; at the end of the last phase that reconstructs, let its pictures be taken."""
+        start = time.perf_counter()
+        heartbeat.beat("ckpt")
+        self._publish(strategy)
+        self.moments = strategy.moments()
+        reconstructing = [each.name for each in self.plan.phases if "reconstruct" in each.drives]
+        with self.world.together():
+            if ends_phase and phase.name in reconstructing[-1:]:
+                with self._judged():
+                    self.reconstructed(self.model)
+            if self.world.is_main:
+                self.checkpoints.save(self.progress.step, self._parts(), accuracy)
+            heartbeat.beat("ckpt")  # a rank that has done its part is ahead of the one that writes
+        self.due.saved()
+        self.progress.checkpoint_s += time.perf_counter() - start
+
+    def wait(self) -> None:
+        """Wait until rank 0's last checkpoint is on the disk."""
+        heartbeat.beat("ckpt")
+        with self.world.together():
+            self.checkpoints.wait()
+            heartbeat.beat("ckpt")
+
+    def _publish(self, strategy: Strategy) -> None:
+        """Bring the model and its averages up to date; all ranks call it together."""
+        strategy.publish()
+        if self.ema:
+            self.ema.publish()
+
+    def _judged(self) -> AbstractContextManager[None]:
+        """Let the model have the weights that the run is judged by."""
+        return self.ema.in_place() if self.ema else nullcontext()
+
+    def _parts(self) -> dict[str, Any]:
+        """Return all that a resume needs, by the names that `resume` takes it up by."""
+        return {
+            "model": self.model.state_dict(),
+            "moments": self.moments,
+            "scaler": self.scaler.state_dict(),
+            "progress": self.progress.state_dict(),
+            "bad": self.feed.bad.state_dict(),
+            **({"ema": self.ema.state_dict()} if self.ema else {}),
+        }

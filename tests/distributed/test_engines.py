@@ -1,0 +1,135 @@
+"""DeepSpeed ZeRO 0 to 3 and FSDP2 train what DDP trains, on real ranks, and hand it on whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import engine_ranks
+import launching
+import numpy as np
+import pytest
+from conftest import write_images
+from engine_ranks import POISONED, SETTINGS, UPDATES
+from launching import QUIET, TINY_VIT, checkpoints, records, run, run_until, torchrun, train, train_here
+
+pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+Rows = list[dict[str, Any]]
+IMAGES = {"ash": 7, "birch": 6, "cedar": 6}  # 19: see engine_ranks
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engines")
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for number, (name, count) in enumerate(IMAGES.items()):
+            write_images(folder / "source" / split / name, count, 60 + 50 * number, generator)
+    done = run(launching.mixdist("pack", "source", "set"), folder)
+    assert done.code == 0, done.err
+    return folder / "set"
+
+
+def compared(ranks: int, data: Path, folder: Path, *names: str) -> dict[str, Rows]:
+    """Return what engine_ranks found on ``ranks`` processes."""
+    script = str(Path(engine_ranks.__file__))
+    done = run(torchrun(ranks, script, str(data), str(folder / "answer.json"), *names), folder, timeout_s=400)
+    assert done.code == 0, done.err
+    found: dict[str, Rows] = json.loads((folder / "answer.json").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
+    return compared(2, data, tmp_path_factory.mktemp("two"), *(name for name in SETTINGS if name != "four"))
+
+
+def check(rows: Rows, tolerance: float = 1e-6) -> None:
+    for row in rows:
+        where = f"{row['engine']}, {row['phase']}: {row}"
+        assert row["updates"][0] == row["updates"][1], where
+        assert max(row["parameters"], row["loss"], row["norm"]) <= tolerance, where
+        assert row["moments"] <= 10 * tolerance, where
+
+
+@pytest.mark.parametrize("name", ["accumulated-clipped", "plain", "offload"])
+def test_after_5_updates_parameters_moments_losses_norms_and_counts_are_those_of_ddp(
+    on_two: dict[str, Rows], name: str
+) -> None:
+    rows = on_two[name]
+    _, engines, phases = SETTINGS[name]
+    assert [(row["phase"], row["engine"]) for row in rows] == [
+        (phase, engine) for phase in phases for engine in ("ddp", *engines)
+    ]
+    check(rows)
+
+
+def test_under_bf16_the_difference_is_that_of_the_order_of_sums(on_two: dict[str, Rows]) -> None:
+    check(on_two["bf16"], tolerance=1e-3)
+
+
+def test_four_ranks_of_which_two_hold_a_row_less_agree_too(data: Path, tmp_path: Path) -> None:
+    check(compared(4, data, tmp_path, "four")["four"])
+
+
+def test_a_gradient_that_is_not_finite_on_one_rank_moves_no_rank_under_any_engine(on_two: dict[str, Rows]) -> None:
+    expected = [step != POISONED for step in range(UPDATES)]
+    for row in on_two["plain"]:
+        assert row["applied"] == expected, row["engine"]
+
+
+def test_moments_of_ddp_are_taken_up_bit_for_bit_and_moved_on_from(on_two: dict[str, Rows]) -> None:
+    rows = [row for row in on_two["accumulated-clipped"] if row["phase"] == "mix"]
+    assert len(rows) == 6
+    first = rows[0]["taken_up"]
+    for row in rows:
+        assert row["taken_up"]["same"], row["engine"]
+        assert row["taken_up"]["step"] == UPDATES + 1
+        assert row["taken_up"]["squares"] == pytest.approx(first["squares"], rel=1e-6)
+        assert row["taken_up"]["movement"] == pytest.approx(first["movement"], rel=1e-5)
+
+
+# The real command line
+
+RUN = {
+    **QUIET,
+    **TINY_VIT,
+    "method.ssl_epochs": 2,
+    "method.sl_epochs": 2,
+    "optim.carry_ssl_to_mix": True,
+    "train.batch": 12,
+    "train.micro_batch": 4,
+}
+
+
+def numbers(folder: Path) -> list[list[float | None]]:
+    """Return the columns of a run that no layout changes."""
+    return [[record[key] for key in ("step", "loss", "lr", "grad_norm", "accuracy")] for record in records(folder)]
+
+
+def test_a_run_goes_on_under_another_engine_on_another_number_of_ranks(data: Path, tmp_path: Path) -> None:
+    settings = {**RUN, "data.sl": data}
+    assert train_here({**settings, "run.dir": tmp_path / "ddp"}) == 0
+    zero = {**settings, "run.dir": "run", "parallel.strategy": "deepspeed", "parallel.zero_stage": 2}
+    cut = run_until(train(2, zero), tmp_path, lambda: len(checkpoints(tmp_path / "run")) >= 1)
+    assert cut.errors == []
+    for stage, strategy in ((3, "deepspeed"), (2, "fsdp")):  # the first goes on to the end, the second finds it there
+        more = {"run.dir": tmp_path / "run", "parallel.strategy": strategy, "parallel.zero_stage": stage}
+        assert train_here({**settings, **more}) == 0
+    for found, expected in zip(numbers(tmp_path / "run"), numbers(tmp_path / "ddp"), strict=True):
+        assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_check_engines_tells_the_engines_apart_and_agrees(data: Path, tmp_path: Path) -> None:
+    settings = launching.flags({**RUN, "data.sl": data, "run.dir": "untouched"})
+    done = run(launching.mixdist("check", "engines", "--ranks", "1", "--updates", "2", *settings), tmp_path)
+    assert done.code == 0, done.err
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.out.splitlines() if line.startswith("│")]
+    engines = ("ddp", "deepspeed, ZeRO 0", "deepspeed, ZeRO 1", "deepspeed, ZeRO 2", "deepspeed, ZeRO 3", "fsdp")
+    assert [row[:2] for row in rows] == [[engine, phase] for engine in engines for phase in ("ssl", "mix", "sl")]
+    assert {row[-1] for row in rows} == {"reference", "equal"}
+    assert "2 updates a phase on 1 rank; equal: relative differences to ddp of 1e-06 at most" in done.out
+    assert not (tmp_path / "untouched").exists()
