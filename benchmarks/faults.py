@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
@@ -59,10 +59,12 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--faults {faults} is out of range; it should be 1 or more")
     started = time.time()
     with tempfile.TemporaryDirectory(prefix="mixdist-faults-") as work:
-        tried = _all(Path(work), _draw(faults, arguments.seed), Random(arguments.seed))
+        tried: list[Tried] = []
+        for run in _runs(Path(work), _draw(faults, arguments.seed), Random(arguments.seed)):
+            tried += run
+            if arguments.json:  # after each run, as all of them take long
+                write_json(arguments.json, _report(tried, arguments.seed, time.time() - started))
     _print(tried)
-    if arguments.json:
-        write_json(arguments.json, _report(tried, arguments.seed, time.time() - started))
     return 0 if all(one.equal and not one.wrong for one in tried) else 1
 
 
@@ -75,20 +77,19 @@ def _draw(faults: int, seed: int) -> list[list[tuple[str, int]]]:
     return [list(zip(run, sorted(random.sample(range(FIRST, LAST), len(run))), strict=True)) for run in runs]
 
 
-def _all(work: Path, runs: list[list[tuple[str, int]]], random: Random) -> list[Tried]:
+def _runs(work: Path, runs: list[list[tuple[str, int]]], random: Random) -> Iterator[list[Tried]]:
+    """Yield what became of the faults of each run."""
     data = work / "digits"
     subprocess.run([Path(sys.executable).with_name("mixdist"), "pack", "digits", data], check=True, capture_output=True)
     undisturbed = Training(data, work / "undisturbed")
     undisturbed.start({})
     if undisturbed.end() != 0:
         raise MixdistError(f"the undisturbed run failed: {undisturbed.output[-2000:]}")
-    tried: list[Tried] = []
     for number, faults in enumerate(runs):
         with small_disk(work / f"run-{number}") as small:
             if not small:
                 faults = [fault for fault in faults if fault[0] != "full disk"]
-            tried += _run(number, Training(data, work / f"run-{number}"), faults, undisturbed.folder, random)
-    return tried
+            yield _run(number, Training(data, work / f"run-{number}"), faults, undisturbed.folder, random)
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -82,7 +83,7 @@ def leave(error: MixdistError) -> int:
 
 def run(config: Config, world: World, store: Store | None, signals: Signals) -> int:
     """Run one training in this process group."""
-    with ExitStack() as held:
+    with ExitStack() as held, full_disk_said(config):
         return _run(config, world, store, signals, held)
 
 
@@ -120,14 +121,7 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
         setup_s = time.perf_counter() - began
         with watched(config, world, store, signals):
             trainer.asked_to_stop = lambda: signals.asked
-            slow = False
-            for record in trainer.records():
-                trackers.log(record)
-                if not slow and (slow := trainer.checkpoints.slowest_s > SAVE_BUDGET_S):
-                    trackers.message(
-                        f"a checkpoint took {trainer.checkpoints.slowest_s:.0f} s to write: torchrun ends ranks 30 s "
-                        f"after a signal, unless it is started with --shutdown_timeout (docs/reliability.md)"
-                    )
+            train(trainer, trackers)
         if world.is_main:
             result = make_result(trainer, samples, setup_s, time.perf_counter() - began)
             write_json(folder.result, result)
@@ -140,16 +134,49 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
     return 0
 
 
+def train(trainer: Trainer, trackers: Trackers) -> None:
+    """Train to the end of the plan; warn once where a save takes about as long as torchrun waits after a signal."""
+    slow = False
+    for record in trainer.records():
+        trackers.log(record)
+        took = trainer.checkpoints.slowest_s
+        if took > SAVE_BUDGET_S and not slow:
+            slow = True
+            trackers.message(
+                f"a checkpoint took {took:.0f} s to write: torchrun kills ranks 30 s after it has handed on a signal, "
+                f"unless it is started with a longer --shutdown_timeout (docs/reliability.md)"
+            )
+
+
 @contextmanager
 def watched(config: Config, world: World, store: Store | None, signals: Signals) -> Iterator[None]:
     """Guard the training loop: signals wait for a step border, a hang is noticed, and a failure told at once."""
     hang = RunFolder(config.run.dir).hang
     with (
         failures_told(world, store),
+        full_disk_said(config),
         signals.deferred(),
         Watchdog(world, store, hang, config.run.hang_timeout_s),
     ):
         yield
+
+
+@contextmanager
+def full_disk_said(config: Config) -> Iterator[None]:
+    """Turn the error of any file that finds no room into one for the user.
+
+    Raises:
+        UserError: it has happened.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{error.filename or f'a file of run.dir {config.run.dir}'} cannot be written ({error.strerror}); make "
+            f"room, then the same command goes on from the newest checkpoint"
+        ) from error
 
 
 def run_identity(config: Config, samples: Samples) -> dict[str, str]:

@@ -49,21 +49,23 @@ def waited_for(standings: Sequence[Standing], silent: Sequence[int]) -> list[int
     return [one.rank for one in standings if one.place == min(places)] if len(places) > 1 else []
 
 
-def hang_report(standings: Sequence[Standing], silent: Sequence[int], size: int, now: float, folder: str) -> str:
+def hang_report(
+    standings: Sequence[Standing], silent: Sequence[int], ranks: Sequence[int], now: float, folder: str
+) -> str:
     """Return the verdict in one line, and a table with a line a rank.
 
     Args:
         standings: by rank; of ranks that never said where they are, none.
         silent: ranks that have stopped saying it; their process is stopped, gone or cut off.
-        size: ranks of the run.
+        ranks: those that the report is about.
         now: time.time().
         folder: where the stacks are.
     """
     known = {one.rank: one for one in standings}
-    silent = [rank for rank in range(size) if rank in silent or rank not in known]
+    silent = [rank for rank in ranks if rank in silent or rank not in known]
     cause = waited_for(standings, silent)
     rows: list[tuple[str, ...]] = [("rank", "host", "pid", "step", "phase", "stage", "since", "")]
-    rows += [_row(rank, known.get(rank), silent, cause, now) for rank in range(size)]
+    rows += [_row(rank, known.get(rank), silent, cause, now) for rank in ranks]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([_verdict(known, silent, cause), *lines, f"stacks of all threads: {folder}"])

@@ -99,8 +99,10 @@ class Watchdog:
         if self._store is not None:
             self._answered.wait(2 * STORE_S)
         if self._report is None:
-            note = "\nno word of the other ranks: the store does not answer" if self._world.size > 1 else ""
-            self._say(self._make_report([self._own()], [], 1) + note)
+            alone = self._world.size == 1
+            report = self._make_report([self._own()], [], [self._world.rank])
+            note = "" if alone else "\nno word of the other ranks: torch's store, on rank 0's node, does not answer"
+            self._say(report + note, "table.txt" if alone else f"table-of-rank-{self._world.rank}.txt")
         tell_launcher(str(self._report))
         os.killpg(0, signal.SIGCONT)  # a stopped process that decodes for this one could not see that it has gone
         os._exit(HangError.exit_code)
@@ -117,16 +119,16 @@ class Watchdog:
             if json.loads(trace).get("entries"):
                 (self._folder / f"collectives-rank-{self._world.rank}.json").write_bytes(trace)
 
-    def _say(self, report: str) -> None:
+    def _say(self, report: str, name: str = "table.txt") -> None:
         self._report = report
         with suppress(OSError):
-            write_text(self._folder / "table.txt", report + "\n")
+            write_text(self._folder / name, report + "\n")
         sys.stdout.flush()
         sys.stderr.write(f"mixdist: error: {report}\n")
         sys.stderr.flush()
 
-    def _make_report(self, standings: list[Standing], silent: list[int], size: int) -> str:
-        return hang_report(standings, silent, size, time.time(), str(self._folder / "rank-*.txt"))
+    def _make_report(self, standings: list[Standing], silent: list[int], ranks: list[int]) -> str:
+        return hang_report(standings, silent, ranks, time.time(), str(self._folder / "rank-*.txt"))
 
     def _own(self) -> Standing:
         beat = heartbeat.last()
@@ -180,7 +182,7 @@ class Watchdog:
             self._tell()
             second = self._standings()
             silent = [rank for rank, one in second.items() if first.get(rank) == one]
-            self._say(self._make_report(list(second.values()), silent, self._world.size))
+            self._say(self._make_report(list(second.values()), silent, list(range(self._world.size))))
             self._store.set(REPORT, str(self._report))
             self._wake([second[rank] for rank in silent])
             return

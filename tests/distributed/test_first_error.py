@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
 
 import pytest
 from disturbing import SETTINGS
-from launching import TIMEOUT_S, Done, environment, family, records, start, train, wait_for
+from launching import TIMEOUT_S, Done, environment, family, records, start, train, train_here, wait_for
 
 from benchmarks.faults_run import ranks_of
 
@@ -58,3 +59,17 @@ def test_the_killed_loaders_of_rank_1(packed_sets: Path, tmp_path: Path) -> None
     cause = root_cause(Done(process.returncode, out, err))
     assert "rank      : 1 (" in cause
     assert "a process that decodes images was ended by signal 9" in cause
+
+
+def test_a_disk_that_is_full_for_a_record_is_a_line_for_the_user(
+    packed_sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mixdist.tracking.jsonl.JsonLines.log", full)
+    assert train_here({**SETTINGS, "data.sl": packed_sets / "digits", "run.dir": tmp_path / "run"}) == 2
+    assert capsys.readouterr().err == (
+        f"mixdist: error: a file of run.dir {tmp_path}/run cannot be written (No space left on device); make room, "
+        f"then the same command goes on from the newest checkpoint\n"
+    )

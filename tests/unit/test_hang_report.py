@@ -10,7 +10,7 @@ def at(rank: int, beats: int, stage: str = "backward", step: int = 36, still_s: 
 
 
 def report(standings: list[Standing], silent: list[int], size: int) -> list[str]:
-    return hang_report(standings, silent, size, NOW, "run/hang/rank-*.txt").splitlines()
+    return hang_report(standings, silent, range(size), NOW, "run/hang/rank-*.txt").splitlines()
 
 
 def test_the_rank_furthest_behind_is_named_and_the_others_wait_for_it():
