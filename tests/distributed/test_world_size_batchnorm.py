@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from launching import QUIET, checkpoints, records, run, train, train_here
+from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -69,6 +70,4 @@ def test_losses_weights_and_statistics_are_those_of_one_process(runs: Path, name
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return the weights and running statistics that a run ended with."""
-    parts = torch.load(checkpoints(folder)[-1], weights_only=True)["parts"]
-    found: dict[str, torch.Tensor] = parts["model"]
-    return found
+    return load_file(checkpoints(folder)[-1] / "model.safetensors")
