@@ -241,10 +241,12 @@ def build_trainer(
 def run_info(config: Config, plan: Plan, trainer: Trainer, world: World) -> RunInfo:
     """Tell the trackers what starts."""
     device = "1 process" if world.size == 1 else f"{world.size} processes"
+    parallel = config.parallel
+    layout = {"deepspeed": f", deepspeed ZeRO {parallel.zero_stage}", "fsdp": ", fsdp"}.get(parallel.strategy, "")
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
     title = (
         f"{config.method.arm}: {config.model.backbone}, {parameters:.2f} M parameters, "
-        f"{device} on {world.device.type}, {trainer.precision.name}, global batch {config.train.batch}",
+        f"{device} on {world.device.type}{layout}, {trainer.precision.name}, global batch {config.train.batch}",
         *trainer.feed.notes,
     )
     return RunInfo(

@@ -10,11 +10,11 @@ learning rates, the arithmetic (autocast around the forward), and moments by par
 
 from __future__ import annotations
 
-import copy
 import gc
 import logging
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ from mixdist.engine.deepspeed_config import Asked, deepspeed_config
 from mixdist.engine.deepspeed_moments import Moments
 from mixdist.engine.optim import State
 from mixdist.engine.strategy import Spread, Stepped, average_buffers
-from mixdist.engine.wrapped import OutputsOf, TupleModel
+from mixdist.engine.wrapped import OutputsOf, TupleModel, copy_to_shard
 from mixdist.errors import UserError
 from mixdist.world import World, join_alone
 
@@ -43,7 +43,8 @@ def load_deepspeed(world: World) -> Any:
     os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # else it would guess from what is installed
     os.environ["LOCAL_RANK"] = str(world.local_rank)  # read from there whenever it looks for its device
     try:
-        found = import_module("deepspeed")
+        with _no_stderr():  # it tries out a compiler for operations that are not used here
+            found = import_module("deepspeed")
         # On a CPU it would compile an all-reduce over named shared memory, for inference.
         found.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     except Exception as error:  # a broken build raises whatever it ran into: no nvcc, another torch, a missing library
@@ -54,6 +55,20 @@ def load_deepspeed(world: World) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)  # of its own calls
     return found
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Keep what child processes say, too, off the console; what goes wrong is raised."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def check_deepspeed(config: Config, world: World) -> None:
@@ -94,7 +109,7 @@ class DeepSpeedStrategy:
         deepspeed = load_deepspeed(world)
         join_alone(world)
         self._model, self._world, self._stage = spread.model, world, parallel.zero_stage
-        self._copy = copy.deepcopy(spread.model).train()
+        self._copy = copy_to_shard(spread.model)
         self.optimiser = spread.optimiser(self._copy)
         groups = [list(group["params"]) for group in self.optimiser.adamw.param_groups]
         asked = Asked(

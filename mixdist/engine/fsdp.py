@@ -6,7 +6,7 @@ phase's model is sharded, and `publish` brings it back whole. Moments cross by p
 
 from __future__ import annotations
 
-import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mixdist.engine.optim import State
 from mixdist.engine.strategy import Spread, Stepped, average_buffers
-from mixdist.engine.wrapped import OutputsOf, TupleModel
+from mixdist.engine.wrapped import OutputsOf, TupleModel, copy_to_shard
 from mixdist.world import join_alone
 
 
@@ -28,10 +28,12 @@ class FsdpStrategy:
     def __init__(self, spread: Spread) -> None:
         join_alone(spread.world)
         self._model, self._world, self._clip_grad = spread.model, spread.world, spread.clip_grad
-        self._copy = copy.deepcopy(spread.model).train()
+        self._copy = copy_to_shard(spread.model)
         mesh = init_device_mesh(spread.world.device.type, (spread.world.size,))
         for block in _blocks(self._copy):
             fully_shard(block, mesh=mesh)
+        # Outputs that are views would lose FSDP2's hook to an operation in place; losses make none.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
         whole = TupleModel(self._copy, spread.precision)
         self._root: FSDPModule = fully_shard(whole, mesh=mesh)  # the same object, with a second class
         self.optimiser = spread.optimiser(self._copy)  # over the shards

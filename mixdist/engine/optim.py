@@ -38,8 +38,14 @@ class Optimiser:
         """Take up the moments of those parameters that ``state`` knows; the others start afresh."""
         for name, parameter in self.names.items():
             if name in state:
-                state_of = {key: value.to(parameter.device, copy=True) for key, value in state[name].items()}
-                self.adamw.state[parameter] = state_of
+                self.adamw.state[parameter] = {key: _like(parameter, value) for key, value in state[name].items()}
+
+
+def _like(parameter: torch.nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+    """Copy a moment to the parameter's device and strides: the fused AdamW walks through memory, whatever those are."""
+    if value.dim() == 0:
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def make_optimiser(

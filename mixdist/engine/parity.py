@@ -9,7 +9,7 @@ reference's second moment says so, parameters are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ ROUNDING = 1e-3  # a gradient below this share of its tensor's largest is roundi
 class Trained:
     """Where a few updates of one phase led, whole on every rank."""
 
-    parameters: dict[str, Tensor]  #: those that the phase trains
+    parameters: dict[str, Tensor]  #: those that the phase trains, and running statistics
     moments: State
     losses: list[float]  #: of each update, over all ranks
     norms: list[float]
@@ -41,7 +41,7 @@ class Difference:
     """How far one strategy is from another."""
 
     parameters: float  #: largest, relative to its tensor's largest or to the model's rms (biases start at 0)
-    moments: float  #: largest, relative to its tensor's largest
+    moments: float  #: the same
     loss: float  #: largest of any update, relative to the largest loss
     norm: float  #: the same of the gradient norms
     updates: tuple[int, int]  #: applied by each
@@ -72,7 +72,7 @@ def train_a_little(trainer: Trainer, phase: Phase, updates: int) -> Trained:
             name: parameter.detach().clone()
             for name, parameter in trainer.model.named_parameters()
             if parameter.requires_grad
-        }
+        } | {name: buffer.clone() for name, buffer in trainer.model.named_buffers() if buffer.is_floating_point()}
         moments = {
             name: {key: value.clone() for key, value in state.items()} for name, state in strategy.moments().items()
         }
@@ -95,15 +95,16 @@ def _loss(update: Updater, sums: Tensor, step: int) -> float:
 
 def difference(reference: Trained, other: Trained) -> Difference:
     """Compare two ends of the same updates."""
-    rms = torch.cat([value.flatten() for value in reference.parameters.values()]).square().mean().sqrt()
+    rms = _rms(reference.parameters.values())
     parameters = [
-        _apart(value, other.parameters[name], rms, _moved(reference.moments[name]))
+        _apart(value, other.parameters[name], rms, _moved(reference.moments.get(name, {})))
         for name, value in reference.parameters.items()
     ]
     moments = [
-        _apart(state[key], other.moments[name].get(key, torch.zeros(())))
-        for name, state in reference.moments.items()
+        _apart(state[key], other.moments[name].get(key, torch.zeros(())), least)
         for key in ("exp_avg", "exp_avg_sq", "step")
+        for least in [_rms(state[key] for state in reference.moments.values() if key in state)]
+        for name, state in reference.moments.items()
         if key in state
     ]
     return Difference(
@@ -113,6 +114,11 @@ def difference(reference: Trained, other: Trained) -> Difference:
         norm=_apart(_applied(reference), _applied(other)) if reference.applied == other.applied else math.inf,
         updates=(sum(reference.applied), sum(other.applied)),
     )
+
+
+def _rms(tensors: Iterable[Tensor]) -> Tensor:
+    values = [tensor.flatten() for tensor in tensors]
+    return torch.cat(values).square().mean().sqrt() if values else torch.zeros(())
 
 
 def _applied(trained: Trained) -> Tensor:

@@ -1,13 +1,27 @@
-"""The two sides of a library that wraps a model: its hooks see tensors only in tuples, ours wants Outputs."""
+"""What a library that rebuilds a module in place is given: a copy of the model, behind a forward of tuples.
+
+Their hooks find tensors in tuples, not in Outputs; they cut parameters as rows of memory, so none may be channels_last.
+"""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mixdist.engine.precision import Precision
 from mixdist.model.mixmodel import MixModel, Outputs
+
+
+def copy_to_shard(model: MixModel) -> MixModel:
+    """Return a copy in training mode, whose parameters require a gradient where the model's do, and are contiguous."""
+    copied = copy.deepcopy(model).train()
+    for parameter in copied.parameters():
+        # Not contiguous(): of a 1 x 1 kernel it leaves the strides of channels_last, which count as contiguous.
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    return copied
 
 
 class TupleModel(nn.Module):

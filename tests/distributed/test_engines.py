@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import engine_ranks
 import launching
-import numpy as np
 import pytest
-from conftest import write_images
 from engine_ranks import POISONED, SETTINGS, UPDATES
 from launching import QUIET, TINY_VIT, checkpoints, records, run, run_until, torchrun, train, train_here
 
@@ -18,33 +18,22 @@ pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 Rows = list[dict[str, Any]]
-IMAGES = {"ash": 7, "birch": 6, "cedar": 6}  # 19: see engine_ranks
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("engines")
-    generator = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for number, (name, count) in enumerate(IMAGES.items()):
-            write_images(folder / "source" / split / name, count, 60 + 50 * number, generator)
-    done = run(launching.mixdist("pack", "source", "set"), folder)
-    assert done.code == 0, done.err
-    return folder / "set"
-
-
-def compared(ranks: int, data: Path, folder: Path, *names: str) -> dict[str, Rows]:
+def compared(ranks: int, packed_sets: Path, folder: Path, *names: str) -> dict[str, Rows]:
     """Return what engine_ranks found on ``ranks`` processes."""
     script = str(Path(engine_ranks.__file__))
-    done = run(torchrun(ranks, script, str(data), str(folder / "answer.json"), *names), folder, timeout_s=400)
+    done = run(
+        torchrun(ranks, script, str(packed_sets / "tiny"), str(folder / "answer.json"), *names), folder, timeout_s=400
+    )
     assert done.code == 0, done.err
     found: dict[str, Rows] = json.loads((folder / "answer.json").read_text())
     return found
 
 
 @pytest.fixture(scope="module")
-def on_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
-    return compared(2, data, tmp_path_factory.mktemp("two"), *(name for name in SETTINGS if name != "four"))
+def on_two(packed_sets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
+    return compared(2, packed_sets, tmp_path_factory.mktemp("two"), *(name for name in SETTINGS if name != "four"))
 
 
 def check(rows: Rows, tolerance: float = 1e-6) -> None:
@@ -67,12 +56,14 @@ def test_after_5_updates_parameters_moments_losses_norms_and_counts_are_those_of
     check(rows)
 
 
-def test_under_bf16_the_difference_is_that_of_the_order_of_sums(on_two: dict[str, Rows]) -> None:
-    check(on_two["bf16"], tolerance=1e-3)
+def test_buffers_and_parameters_of_a_resnet_agree_as_far_as_batchnorm_lets_rounding_alone(
+    on_two: dict[str, Rows],
+) -> None:
+    check(on_two["resnet"], tolerance=1e-5)
 
 
-def test_four_ranks_of_which_two_hold_a_row_less_agree_too(data: Path, tmp_path: Path) -> None:
-    check(compared(4, data, tmp_path, "four")["four"])
+def test_four_ranks_that_hold_different_numbers_of_rows_agree_too(packed_sets: Path, tmp_path: Path) -> None:
+    check(compared(4, packed_sets, tmp_path, "four")["four"])
 
 
 def test_a_gradient_that_is_not_finite_on_one_rank_moves_no_rank_under_any_engine(on_two: dict[str, Rows]) -> None:
@@ -100,8 +91,8 @@ RUN = {
     "method.ssl_epochs": 2,
     "method.sl_epochs": 2,
     "optim.carry_ssl_to_mix": True,
-    "train.batch": 12,
-    "train.micro_batch": 4,
+    "train.batch": 48,
+    "train.micro_batch": 16,
 }
 
 
@@ -110,21 +101,19 @@ def numbers(folder: Path) -> list[list[float | None]]:
     return [[record[key] for key in ("step", "loss", "lr", "grad_norm", "accuracy")] for record in records(folder)]
 
 
-def test_a_run_goes_on_under_another_engine_on_another_number_of_ranks(data: Path, tmp_path: Path) -> None:
-    settings = {**RUN, "data.sl": data}
+def test_a_run_goes_on_under_another_engine_on_another_number_of_ranks(packed_sets: Path, tmp_path: Path) -> None:
+    settings = {**RUN, "data.sl": packed_sets / "tiny"}
     assert train_here({**settings, "run.dir": tmp_path / "ddp"}) == 0
     zero = {**settings, "run.dir": "run", "parallel.strategy": "deepspeed", "parallel.zero_stage": 2}
     cut = run_until(train(2, zero), tmp_path, lambda: len(checkpoints(tmp_path / "run")) >= 1)
     assert cut.errors == []
-    for stage, strategy in ((3, "deepspeed"), (2, "fsdp")):  # the first goes on to the end, the second finds it there
-        more = {"run.dir": tmp_path / "run", "parallel.strategy": strategy, "parallel.zero_stage": stage}
-        assert train_here({**settings, **more}) == 0
+    assert train_here({**settings, "run.dir": tmp_path / "run", "parallel.strategy": "fsdp"}) == 0
     for found, expected in zip(numbers(tmp_path / "run"), numbers(tmp_path / "ddp"), strict=True):
         assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_check_engines_tells_the_engines_apart_and_agrees(data: Path, tmp_path: Path) -> None:
-    settings = launching.flags({**RUN, "data.sl": data, "run.dir": "untouched"})
+def test_check_engines_tells_the_engines_apart_and_agrees(packed_sets: Path, tmp_path: Path) -> None:
+    settings = launching.flags({**RUN, "data.sl": packed_sets / "tiny", "run.dir": "untouched"})
     done = run(launching.mixdist("check", "engines", "--ranks", "1", "--updates", "2", *settings), tmp_path)
     assert done.code == 0, done.err
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.out.splitlines() if line.startswith("│")]
@@ -133,3 +122,33 @@ def test_check_engines_tells_the_engines_apart_and_agrees(data: Path, tmp_path: 
     assert {row[-1] for row in rows} == {"reference", "equal"}
     assert "2 updates a phase on 1 rank; equal: relative differences to ddp of 1e-06 at most" in done.out
     assert not (tmp_path / "untouched").exists()
+
+
+def test_ranks_that_srun_started_find_each_other_by_its_variables_alone(packed_sets: Path, tmp_path: Path) -> None:
+    settings = {
+        **RUN,
+        "data.sl": packed_sets / "tiny",
+        "run.dir": "run",
+        "method.arm": "sl",
+        "parallel.strategy": "fsdp",
+    }
+    slurm = {
+        "SLURM_JOB_ID": str(os.getpid()),  # decides the port
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NODEID": "0",
+    }
+    command = [sys.executable, "-m", "mixdist.train", *launching.flags(settings)]
+    ranks = [
+        launching.start(
+            ["env", *(f"{k}={v}" for k, v in {**slurm, "SLURM_PROCID": r, "SLURM_LOCALID": r}.items()), *command],
+            tmp_path,
+        )
+        for r in ("0", "1")
+    ]
+    ended = [(*each.communicate(timeout=launching.TIMEOUT_S), each.returncode) for each in ranks]
+    assert [code for *_, code in ended] == [0, 0], ended
+    assert "2 processes on cpu, fsdp" in ended[0][0]
+    assert ended[1][0] == ""
+    assert launching.result(tmp_path / "run")["world_size"] == 2

@@ -55,7 +55,8 @@ def twice(request: pytest.FixtureRequest, packed_sets: Path, tmp_path_factory: p
         for path in checkpoints(folder / "torn"):
             cut_off(path / "state.pt")
         refused = run([*command, "--run.dir", "torn"], folder)
-        assert (refused.exit_codes, len(refused.errors), refused.own_tracebacks) == ([2, 2], 1, []), refused.err
+        assert 2 in refused.exit_codes
+        assert (len(refused.errors), refused.own_tracebacks) == (1, []), refused.err
         assert "no checkpoint of torn/checkpoints is whole" in refused.errors[0]
     return folder
 

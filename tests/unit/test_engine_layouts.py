@@ -12,6 +12,7 @@ from tiny_run import make_trainer, phase_of, tiny_config, tiny_set
 from mixdist import check_engines
 from mixdist.engine import strategies
 from mixdist.engine.fsdp import _blocks
+from mixdist.engine.optim import Optimiser
 from mixdist.engine.parity import difference, train_a_little
 from mixdist.errors import UserError
 
@@ -92,6 +93,47 @@ def test_the_blocks_that_fsdp_gathers_are_those_a_sequence_calls_inner_ones_firs
     }
     nested = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU())))
     assert _blocks(nested) == [nested[0][0], nested[0]]
+
+
+@pytest.mark.parametrize("settings", [{"strategy": "deepspeed", "zero_stage": 2}, {"strategy": "fsdp"}])
+def test_on_one_rank_under_bf16_and_gradient_checkpointing_every_bit_is_that_of_ddp(data, tmp_path, settings):
+    if settings["strategy"] == "deepspeed":
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    changes = {"train.precision": "bf16", "train.micro_batch": 3, "train.gradient_checkpointing": True}
+    ends = []
+    for name, parallel in (("ddp", {"strategy": "ddp"}), ("other", settings)):
+        trainer = make_trainer(tiny_config(data, tmp_path / name, {**changes, "parallel": parallel}))
+        ends.append(train_a_little(trainer, phase_of(trainer, "mix"), 3))
+    found = difference(*ends)
+    assert (found.parameters, found.moments, found.loss) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("settings", [{"strategy": "deepspeed", "zero_stage": 1}, {"strategy": "fsdp"}])
+def test_the_average_of_the_weights_follows_a_copy_that_is_trained(data, tmp_path, settings):
+    if settings["strategy"] == "deepspeed":
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    averages = []
+    for name, parallel in (("ddp", {"strategy": "ddp"}), ("other", settings)):
+        changes = {"train.ema_decay": 0.5, "method.arm": "sl", "parallel": parallel}
+        trainer = make_trainer(tiny_config(data, tmp_path / name, changes))
+        list(trainer.records())
+        averages.append(trainer.ema.state_dict())
+    for name, value in averages[0].items():
+        torch.testing.assert_close(averages[1][name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_moments_in_plain_strides_move_a_channels_last_weight_as_its_own_would(data, tmp_path):
+    weight, moment = torch.randn(4, 4, 3, 3), torch.rand(4, 4, 3, 3)
+    ends = []
+    for strides in (torch.contiguous_format, torch.channels_last):
+        parameter = torch.nn.Parameter(weight.clone(memory_format=strides))
+        adamw = torch.optim.AdamW([parameter], lr=0.1, fused=True)
+        state = {"step": torch.tensor(3.0), "exp_avg": moment, "exp_avg_sq": moment}
+        Optimiser(phase=None, adamw=adamw, names={"weight": parameter}).load({"weight": state})
+        parameter.grad = weight.clone(memory_format=strides)
+        adamw.step()
+        ends.append(parameter.detach())
+    assert torch.equal(*ends)
 
 
 # The comparison itself: it has to see what AdamW hides
