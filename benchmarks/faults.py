@@ -29,6 +29,7 @@ from mixdist.errors import MixdistError, UserError
 from mixdist.files import write_json
 
 A_RUN = 6  # faults of one run
+SHORT = [kind for kind in KINDS if kind != "SIGSTOP of a rank"]  # which waits for its time to be up
 FIRST, LAST = 35, 165  # steps between which faults lie: two checkpoints are there by then, and there is a way to go
 
 
@@ -54,13 +55,17 @@ class Tried:
 def main(argv: Sequence[str]) -> int:
     """Measure, print, and write what was asked for; return 0 where every run ended as if nothing had been."""
     arguments = _parser().parse_args(argv)
-    faults = len(KINDS) if arguments.short else arguments.faults
-    if faults < 1:
-        raise UserError(f"--faults {faults} is out of range; it should be 1 or more")
+    if arguments.faults < 1:
+        raise UserError(f"--faults {arguments.faults} is out of range; it should be 1 or more")
+    runs = (
+        _draw([SHORT], arguments.seed)
+        if arguments.short
+        else _draw(_deal(arguments.faults, arguments.seed), arguments.seed)
+    )
     started = time.time()
     with tempfile.TemporaryDirectory(prefix="mixdist-faults-") as work:
         tried: list[Tried] = []
-        for run in _runs(Path(work), _draw(faults, arguments.seed), Random(arguments.seed)):
+        for run in _runs(Path(work), runs, Random(arguments.seed)):
             tried += run
             if arguments.json:  # after each run, as all of them take long
                 write_json(arguments.json, _report(tried, arguments.seed, time.time() - started))
@@ -68,12 +73,16 @@ def main(argv: Sequence[str]) -> int:
     return 0 if all(one.equal and not one.wrong for one in tried) else 1
 
 
-def _draw(faults: int, seed: int) -> list[list[tuple[str, int]]]:
-    """Return the (kind, step) of each run: all kinds equally often, in random order, at random rising steps."""
-    random = Random(seed)
+def _deal(faults: int, seed: int) -> list[list[str]]:
+    """Return the kinds of each run: all equally often, in random order."""
     kinds = [list(KINDS)[number % len(KINDS)] for number in range(faults)]
-    random.shuffle(kinds)
-    runs = [kinds[at : at + A_RUN] for at in range(0, faults, A_RUN)]
+    Random(seed).shuffle(kinds)
+    return [kinds[at : at + A_RUN] for at in range(0, faults, A_RUN)]
+
+
+def _draw(runs: Sequence[Sequence[str]], seed: int) -> list[list[tuple[str, int]]]:
+    """Return the (kind, step) of each run's faults, at random rising steps."""
+    random = Random(seed)
     return [list(zip(run, sorted(random.sample(range(FIRST, LAST), len(run))), strict=True)) for run in runs]
 
 
@@ -165,7 +174,7 @@ def _parser() -> Parser:
     parser = Parser("python -m benchmarks.faults", "Faults, proved: what a run loses to each (benchmarks/README.md).")
     add = parser.add_argument
     add("--faults", type=int, default=64, metavar="N", help="faults in all (default: %(default)s)")
-    add("--short", action="store_true", help="one of each kind")
+    add("--short", action="store_true", help="one run, with one fault of each kind but SIGSTOP")
     add("--seed", type=int, default=0, metavar="N", help="of kinds, steps and ranks (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the figures here")
     return parser

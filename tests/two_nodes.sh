@@ -18,8 +18,8 @@ case $action in
       ip -n "$name-$node" addr add "10.77.0.$((node + 1))/24" dev "$name-v$node"
       ip -n "$name-$node" link set lo up
       ip -n "$name-$node" link set "$name-v$node" up
-      # How long torchrun's own connections try again after the link is cut: seconds instead of a quarter of an hour.
-      ip netns exec "$name-$node" sysctl -q -w net.ipv4.tcp_retries2=4
+      # How long connections try again after the link is cut: 25 s instead of a quarter of an hour.
+      ip netns exec "$name-$node" sysctl -q -w net.ipv4.tcp_retries2=6
       # What `ip netns exec` puts over /etc: both nodes have this machine's name, each at its own address, and no DNS.
       mkdir -p "/etc/netns/$name-$node"
       printf '127.0.0.1 localhost\n10.77.0.%s %s\n' "$((node + 1))" "$(hostname)" >"/etc/netns/$name-$node/hosts"
