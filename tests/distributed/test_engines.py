@@ -11,6 +11,7 @@ from typing import Any
 import engine_ranks
 import launching
 import pytest
+import torch
 from engine_ranks import POISONED, SETTINGS, UPDATES
 from launching import QUIET, TINY_VIT, checkpoints, records, run, run_until, torchrun, train, train_here
 
@@ -108,6 +109,7 @@ def test_a_run_goes_on_under_another_engine_on_another_number_of_ranks(packed_se
     cut = run_until(train(2, zero), tmp_path, lambda: len(checkpoints(tmp_path / "run")) >= 1)
     assert cut.errors == []
     assert train_here({**settings, "run.dir": tmp_path / "run", "parallel.strategy": "fsdp"}) == 0
+    torch.distributed.destroy_process_group()  # of one, as the end of a process does
     for found, expected in zip(numbers(tmp_path / "run"), numbers(tmp_path / "ddp"), strict=True):
         assert found == pytest.approx(expected, rel=1e-4)
 
