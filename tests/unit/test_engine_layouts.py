@@ -24,6 +24,14 @@ def data(tmp_path_factory):
     return tiny_set(tmp_path_factory.mktemp("layouts") / "set")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_group_left():
+    """Leave no process group of one to the tests after these, as the end of a process does."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @pytest.fixture
 def no_deepspeed(monkeypatch):
     """Make `import deepspeed` fail, as where it is not installed."""
