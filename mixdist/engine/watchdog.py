@@ -64,6 +64,7 @@ class Watchdog:
         self._threads = [threading.Thread(target=self._watch, name="watchdog", daemon=True)]
         if self._store is not None:
             self._store.set_timeout(timedelta(seconds=STORE_S))
+            self._tell()  # so that the others know of this process, wherever it is stopped
             self._threads.append(threading.Thread(target=self._talk, name="watchdog-store", daemon=True))
         for thread in self._threads:
             thread.start()
