@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config, ParallelConfig
@@ -95,10 +95,19 @@ trains a few updates of each phase under DDP, DeepSpeed ZeRO 0 to 3 and FSDP2, a
 
 
 def _start(options: argparse.Namespace) -> int:
-    """Start the ranks on this machine."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.ranks}"]
-    started = subprocess.run([*command, "-m", "mixdist.check_engines", *options.argv], check=False)
-    return started.returncode
+    """Start the ranks on this machine, as torchrun does; return the highest of their exit codes."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    here = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=options.ranks,
+        run_id="check-engines",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    codes: dict[int, int] = elastic_launch(here, main)(options.argv)
+    return max(codes.values())
 
 
 def _run(config: Config, world: World, options: argparse.Namespace) -> int:
