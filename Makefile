@@ -7,11 +7,11 @@ RUNS := runs/quickstart
 ARMS := sl ssl+sl mixtraining
 SEEDS := 0 1
 
-.PHONY: help quickstart test lint clean
+.PHONY: help quickstart test test-minutes lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/'
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,8 +26,11 @@ quickstart: $(STAMP)  ## three arms, two seeds each, on two processes, and the p
 	done; done
 	$(BIN)/mixdist compare $(RUNS) --out $(RUNS)/report.html
 
-test: $(STAMP)  ## the whole suite
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+test: $(STAMP)  ## the suite, but for what test-minutes has
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not minutes"
+
+test-minutes: $(STAMP)  ## engines held against each other, faults, signals, hangs, restarts, two nodes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m minutes
 
 lint: $(STAMP)  ## format, lint, types and the rooms' import rule
 	$(BIN)/ruff format --check .

@@ -16,7 +16,7 @@ from engine_ranks import POISONED, SETTINGS, UPDATES
 from launching import QUIET, TINY_VIT, checkpoints, records, run, run_until, torchrun, train, train_here
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
-pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+pytestmark = [pytest.mark.minutes, pytest.mark.distributed, pytest.mark.slow]
 
 Rows = list[dict[str, Any]]
 

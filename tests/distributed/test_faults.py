@@ -41,12 +41,11 @@ def test_an_image_that_one_rank_finds_damaged_in_mid_epoch_ends_all(packed_sets:
     done = run(train(RANKS, {**SETTINGS, "data.sl": folder, "data.cache": "none"}), tmp_path)
 
     assert done.code != 0
-    (line,) = [line for line in done.errors if named in line]
+    line, *after = sorted(done.errors, key=lambda line: "stopped, because" in line)
+    assert named in line
     assert "checksum differs" in line
-    assert [other for other in done.errors if other != line] in (
-        [],  # torchrun was faster
-        ["mixdist: error: stopped, because rank 1 did"],
-    )
+    assert all("stopped, because rank 1" in other and named in other for other in after)
+    assert len(after) <= 1  # none where torchrun was faster
     assert done.own_tracebacks == []
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4  # the steps before
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from launching import run
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+pytestmark = [pytest.mark.minutes, pytest.mark.distributed, pytest.mark.slow]
 
 
 def test_a_run_with_a_fault_of_each_kind_ends_as_if_nothing_had_been(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from launching import TIMEOUT_S, Done, environment, family, records, start, trai
 
 from benchmarks.faults_run import ranks_of
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+pytestmark = [pytest.mark.minutes, pytest.mark.distributed, pytest.mark.slow]
 
 RANKS = 3
 BROKEN = """

@@ -12,7 +12,7 @@ from launching import TIMEOUT_S, checkpoints, family, flags, records, start, tor
 
 from benchmarks.faults_run import alive, differing, ranks_of
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+pytestmark = [pytest.mark.minutes, pytest.mark.distributed, pytest.mark.slow]
 
 
 def test_ranks_killed_in_set_up_in_an_epoch_and_in_a_save_are_restarted_and_nothing_is_lost(

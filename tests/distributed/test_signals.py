@@ -17,6 +17,8 @@ from launching import TIMEOUT_S, Done, checkpoints, environment, flags, records,
 
 from benchmarks.faults_run import differing, ranks_of
 
+pytestmark = pytest.mark.minutes
+
 SLURM = Path(__file__).parents[2] / "launch" / "slurm.sbatch"
 
 # What srun and scontrol do as far as the job script is concerned.

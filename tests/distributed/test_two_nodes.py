@@ -30,6 +30,7 @@ def permitted() -> bool:
 
 
 pytestmark = [
+    pytest.mark.minutes,
     pytest.mark.distributed,
     pytest.mark.slow,
     pytest.mark.skipif(not permitted(), reason="needs root and `ip netns add`; .ci/run has both"),

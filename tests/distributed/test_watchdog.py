@@ -14,7 +14,7 @@ from launching import TIMEOUT_S, Done, family, flags, records, run, start, torch
 
 from benchmarks.faults_run import alive, differing, ranks_of
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+pytestmark = [pytest.mark.minutes, pytest.mark.distributed, pytest.mark.slow]
 
 
 def loader_of(rank: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from launching import QUIET, checkpoints, records, run, train, train_here
 from safetensors.torch import load_file
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+pytestmark = [pytest.mark.minutes, pytest.mark.distributed, pytest.mark.slow]
 
 SAME = ("step", "samples", "loss", "loss_ssl", "loss_sl")
 # 97 images in batches of 16: each epoch ends with one image, whose last feature map is 1 x 1. Over fewer values than
