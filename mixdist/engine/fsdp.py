@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mixdist.engine.optim import State
+from mixdist.engine.optim import State, step_if_finite
 from mixdist.engine.strategy import Spread, Stepped, average_buffers
 from mixdist.engine.wrapped import OutputsOf, TupleModel, copy_to_shard
 from mixdist.world import join_alone
@@ -56,9 +56,7 @@ class FsdpStrategy:
         norm = _whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if self._clip_grad:
             torch.nn.utils.clip_grads_with_norm_(parameters, self._clip_grad, norm)
-        applied = norm.isfinite().float()
-        adamw.found_inf = 1 - applied  # type: ignore[attr-defined]  # as GradScaler.step sets it
-        adamw.step()
+        applied = step_if_finite(adamw, norm)
         adamw.zero_grad(set_to_none=True)
         return Stepped(norm, applied)
 
