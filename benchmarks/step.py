@@ -28,10 +28,13 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.rounds < 2:
         raise UserError(f"--rounds {arguments.rounds} is out of range; it should be 2 or more")
+    names = arguments.models.split(",")
+    if unknown := [name for name in names if name not in CASES]:
+        raise UserError(f"--models: there is no {unknown[0]!r}; there are: {', '.join(CASES)}")
     torch.set_num_threads(arguments.threads)
     figures = {}
     with tempfile.TemporaryDirectory() as work:
-        for name, case in CASES.items():
+        for name, case in ((name, CASES[name]) for name in names):
             data = digits(Path(work))
             engine = by_engine(make_trainer(case, data, Path(work) / "engine", ALONE))
             hand = by_hand(make_trainer(case, data, Path(work) / "hand", ALONE))
@@ -85,6 +88,7 @@ def _print(figures: dict[str, dict[str, float]]) -> None:
 def _parser() -> Parser:
     parser = Parser("python -m benchmarks.step", "Measure what the engine adds to a step (benchmarks/README.md).")
     parser.add_argument("--rounds", type=int, default=31, help="stretches of each; the median counts")
+    parser.add_argument("--models", default="null,vit", metavar="A,B", help="only these; default: null,vit")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--json", type=Path, help="write machine, date, versions and figures")
     return parser
