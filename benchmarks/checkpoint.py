@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,12 +16,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import machine, versions
+from benchmarks.entry import leave
+from benchmarks.machine import measured_on
 from mixdist.arguments import Parser, refuse_below_one
 from mixdist.config.schema import Config
 from mixdist.engine.checkpoint import Checkpoints
 from mixdist.engine.checkpoint.parts import tensors
-from mixdist.errors import MixdistError
 from mixdist.files import write_json
 from mixdist.model.mixmodel import build_model
 
@@ -48,9 +47,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"torch.save with a flush holds the training {ratio:.1f} times as long")
     if arguments.json:
         measured = {
-            "machine": machine(),
-            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "versions": versions(),
+            **measured_on(),
             "backbone": arguments.backbone,
             "megabytes": megabytes,
             "device": device.type,
@@ -121,8 +118,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except MixdistError as error:
-        print(f"mixdist: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    leave(main)

@@ -21,9 +21,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.entry import leave
 from benchmarks.faults_kinds import KINDS, small_disk
 from benchmarks.faults_run import STEPS, Training, differing
-from benchmarks.machine import machine, versions
+from benchmarks.machine import measured_on
 from mixdist.arguments import Parser
 from mixdist.errors import MixdistError, UserError
 from mixdist.files import write_json
@@ -160,9 +161,7 @@ def _figures(tried: list[Tried]) -> dict[str, dict[str, float]]:
 
 def _report(tried: list[Tried], seed: int, seconds: float) -> dict[str, Any]:
     return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine(),
-        "versions": versions(),
+        **measured_on(),
         "seed": seed,
         "seconds": round(seconds),
         "figures": _figures(tried),
@@ -182,8 +181,4 @@ def _parser() -> Parser:
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONPATH", str(Path(__file__).parents[1]))
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except MixdistError as error:
-        print(f"mixdist: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    leave(main)

@@ -15,12 +15,13 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.entry import leave
 from benchmarks.loader_child import Job, Measured
 from benchmarks.loader_formats import BATCH, last_line, work_folder, write_format
 from benchmarks.loader_report import Case, Results, print_table, to_json
 from benchmarks.loader_rows import ROWS, TASKS, Row
 from mixdist.arguments import Parser
-from mixdist.errors import MixdistError, UserError
+from mixdist.errors import UserError
 from mixdist.files import write_json
 
 TIMEOUT_S = 300  # for one measurement; the slowest take a tenth of it
@@ -142,8 +143,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except MixdistError as error:
-        print(f"mixdist: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    leave(main)

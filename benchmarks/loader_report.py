@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.loader_child import Measured
 from benchmarks.loader_rows import ROWS, Row
-from benchmarks.machine import machine, versions
+from benchmarks.machine import measured_on
 
 DISTURBED = 0.1  # share of the cores' time that others took: a stretch above it counts only where too few are below
 ENOUGH = 2  # undisturbed stretches
@@ -118,9 +117,7 @@ def to_json(results: Results) -> dict[str, Any]:
     tasks = {case: _case_json(case, results) for case in results.measured}
     headline = tasks.get(HEADLINE, {})
     return {
-        "machine": machine(),
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": versions(),
+        **measured_on(),
         "settings": results.settings,
         "images_per_s": headline.get("images_per_s", {}),
         "peak_rss_mb": headline.get("peak_rss_mb", {}),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import mixdist
 
@@ -13,6 +15,12 @@ PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "simplejpeg", "webdataset", "litdata", "mosaicml-streaming"),
     *("ffcv", "numba", "opencv-python-headless"),
 )
+
+
+def measured_on() -> dict[str, Any]:
+    """Return the head of a benchmark's JSON: machine, date and versions."""
+    date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {"machine": machine(), "date": date, "versions": versions()}
 
 
 def machine() -> dict[str, str | int | float]:

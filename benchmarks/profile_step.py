@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from benchmarks.entry import leave
 from benchmarks.step import ALONE
 from benchmarks.step_models import CASES, digits, make_trainer
 from mixdist.arguments import Parser
 from mixdist.engine.loop import Trainer
 from mixdist.engine.update import Updater
-from mixdist.errors import MixdistError, UserError
+from mixdist.errors import UserError
 from mixdist.plan import Phase
 
 STAGES = ("data", "prepare", "forward", "loss and backward", "optimiser")
@@ -108,8 +108,4 @@ def _print(name: str, averages: Any, arguments: Any, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except MixdistError as error:
-        print(f"mixdist: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    leave(main)

@@ -20,14 +20,15 @@ import simplejpeg
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine, versions
+from benchmarks.entry import leave
+from benchmarks.machine import measured_on
 from mixdist.arguments import Parser
 from mixdist.data.index import FORMAT, MANIFEST, VERSION, index_dtype
 from mixdist.data.open_set import open_set
 from mixdist.data.packing.division import PackOptions
 from mixdist.data.packing.pack import pack
 from mixdist.data.packing.staging import staged
-from mixdist.errors import MixdistError, UserError
+from mixdist.errors import UserError
 from mixdist.files import write_json
 
 CLASSES = 1000
@@ -79,11 +80,7 @@ def main(argv: Sequence[str]) -> int:
     }
     _print(figures)
     if arguments.json:
-        head = {
-            "machine": machine(),
-            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "versions": versions(),
-        }
+        head = measured_on()
         index_figures, batch_figures = figures.values()
         write_json(
             arguments.json,
@@ -182,8 +179,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except MixdistError as error:
-        print(f"mixdist: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    leave(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import machine, versions
+from benchmarks.entry import leave
+from benchmarks.machine import measured_on
 from benchmarks.step_models import CASES, by_engine, by_hand, digits, make_trainer
 from mixdist.arguments import Parser
-from mixdist.errors import MixdistError, UserError
+from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.world import World
 
@@ -41,11 +41,7 @@ def main(argv: Sequence[str]) -> int:
             figures[name] = compare(engine, hand, case.steps, arguments.rounds)
     _print(figures)
     if arguments.json:
-        head = {
-            "machine": machine(),
-            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "versions": versions(),
-        }
+        head = measured_on()
         write_json(
             arguments.json, head | {"threads": arguments.threads, "rounds": arguments.rounds, "figures": figures}
         )
@@ -95,8 +91,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except MixdistError as error:
-        print(f"mixdist: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    leave(main)
