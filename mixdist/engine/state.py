@@ -62,6 +62,11 @@ class Run:
         if path is None:
             return False
         parts = self.checkpoints.load(path)
+        if parts["plan"] != self.plan.hash:
+            raise UserError(
+                f"{path} follows the plan {parts['plan']}, this one is {self.plan.hash}: the same settings, planned by "
+                f"another mixdist; use that one, or train afresh in another run.dir"
+            )
         self.model.load_state_dict(parts["model"])
         self.scaler.load_state_dict(parts["scaler"])
         self.moments = parts["moments"]
@@ -130,6 +135,7 @@ class Run:
             "model": self.model.state_dict(),
             "moments": self.moments,
             "scaler": self.scaler.state_dict(),
+            "plan": self.plan.hash,
             "progress": self.progress.state_dict(),
             "bad": self.feed.bad.state_dict(),
             **({"ema": self.ema.state_dict()} if self.ema else {}),

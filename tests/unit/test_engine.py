@@ -14,7 +14,7 @@ from tiny_run import family_config, make_trainer, make_updater, phase_of, seen, 
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mixdist.engine.evaluate import evaluate
-from mixdist.errors import NotFiniteError, StoppedError
+from mixdist.errors import NotFiniteError, StoppedError, UserError
 from mixdist.keyed import make_key, uniform
 
 PHASES = ("ssl", "mix", "sl")
@@ -595,6 +595,16 @@ def test_a_run_resumed_after_any_step_ends_with_the_same_weights_bit_for_bit(
     assert [without_time(record) for record in before + after] == [without_time(record) for record in expected]
     assert_equal(weights(resumed), weights(whole))
     assert resumed.scaler.state_dict() == whole.scaler.state_dict()
+
+
+def test_a_checkpoint_of_the_same_settings_but_another_plan_is_refused(trainer):
+    run = trainer()
+    list(run.records())
+    parts = run.checkpoints.load(run.checkpoints.newest())
+    run.checkpoints.save(7, parts | {"plan": "0123"})
+    run.checkpoints.wait()
+    with pytest.raises(UserError, match=f"follows the plan 0123, this one is {run.plan.hash}"):
+        run.resume()
 
 
 def test_a_finished_run_resumed_trains_nothing(trainer, data):

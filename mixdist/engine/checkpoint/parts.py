@@ -17,10 +17,8 @@ VERSIONS = {  # of what each part holds; a change of its layout raises its numbe
     "moments": 1,  # AdamW's step and moments by parameter name
     "scaler": 1,  # of fp16's losses
     "progress": 1,  # mixdist.engine.progress.Progress
-    "meters": 1,  # sums of the window that is open
     "bad": 1,  # samples that could not be read
     "plan": 1,  # the plan's hash
-    "tracking": 1,  # ids of the run elsewhere
 }
 STATE = "state.pt"  #: all parts that have no file of their own
 WEIGHTS = {
