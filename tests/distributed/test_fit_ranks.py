@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from launching import run, torchrun
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.minutes]
 
 SCRIPT = """
 from mixdist.engine.fit import largest_that_fits

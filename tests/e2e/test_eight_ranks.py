@@ -10,7 +10,7 @@ from launching import QUIET, TINY_VIT, flags, records, result, run, train_here
 
 
 @pytest.mark.distributed
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_torchrun_with_eight_gloo_ranks_trains_what_one_process_trains(packed_sets: Path, tmp_path: Path) -> None:
     settings = {
         **QUIET,

@@ -9,6 +9,8 @@ from tiny_run import family_config, make_trainer, tiny_config, tiny_set, weights
 from mixdist.engine import compiling
 from mixdist.errors import UserError
 
+pytestmark = pytest.mark.minutes
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):

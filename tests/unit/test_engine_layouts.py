@@ -16,6 +16,8 @@ from mixdist.engine.optim import Optimiser
 from mixdist.engine.parity import difference, train_a_little
 from mixdist.errors import UserError
 
+pytestmark = pytest.mark.minutes
+
 SHORT = {**QUIET, **TINY_VIT, "method.ssl_epochs": 1, "method.sl_epochs": 1, "train.batch": 8}
 
 
