@@ -14,11 +14,13 @@ from dataclasses import dataclass
 import torch
 
 from mixdist.config.schema import Config
+from mixdist.data.batch import Inputs
 from mixdist.data.order import MIN_ROWS
 from mixdist.engine.precision import Precision
+from mixdist.engine.update import loss_terms
 from mixdist.errors import UserError
 from mixdist.model.mixmodel import MixModel
-from mixdist.objectives import classification_loss, joint_loss, reconstruction_loss
+from mixdist.objectives import joint_loss
 from mixdist.plan import Group, Plan
 from mixdist.world import World
 
@@ -80,11 +82,7 @@ class Probe:
         noise = torch.rand(images, max(1, model.reconstructor.noise_width), device=device)
         with self.precision.autocast():
             outputs = model(pixels, "reconstruct" in self.drives, "classify" in self.drives, noise)
-        ssl = sl = None
-        if outputs.reconstruction is not None and outputs.where is not None:
-            ssl = reconstruction_loss(outputs.reconstruction, pixels, outputs.where, weight)
-        if outputs.logits is not None:
-            sl = classification_loss(outputs.logits, torch.zeros_like(weight, dtype=torch.int64), weight)
+        ssl, sl = loss_terms(outputs, Inputs(pixels, torch.zeros_like(weight, dtype=torch.int64), weight))
         torch.autograd.backward(joint_loss(ssl, sl, 0.5, weight.sum(), weight.sum()))
         del held
 
