@@ -23,11 +23,7 @@ from mixdist.engine.checkpoint.read import read_parts, verify
 RANKS = 2
 STEPS = 180
 LIMIT_S = 180.0
-SETTINGS: dict[str, Any] = {  # half of the digits, 45 steps an epoch: SSL 1, MIX 2, SL 1 epochs
-    "model.patch_size": 2,
-    "model.options": "{depth: 2, embed_dim: 32, num_heads: 2}",
-    "model.decoder_depth": 1,
-    "model.decoder_heads": 2,
+METHOD: dict[str, Any] = {  # half of the digits, 45 steps an epoch: SSL 1, MIX 2, SL 1 epochs
     "data.fraction": 0.5,
     "method.ssl_epochs": 3,
     "method.sl_epochs": 3,
@@ -35,6 +31,13 @@ SETTINGS: dict[str, Any] = {  # half of the digits, 45 steps an epoch: SSL 1, MI
     "optim.ssl.base_lr": 1e-2,
     "optim.sl.base_lr": 1e-2,
     "train.batch": 16,
+}
+SETTINGS: dict[str, Any] = {
+    "model.patch_size": 2,
+    "model.options": "{depth: 2, embed_dim: 32, num_heads: 2}",
+    "model.decoder_depth": 1,
+    "model.decoder_heads": 2,
+    **METHOD,
     "train.log_every": 1,
     "train.max_skipped": 0,
     "train.precision": "fp32",
