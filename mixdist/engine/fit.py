@@ -132,7 +132,7 @@ def fit_micro_batch(
     if rows == 0:
         raise UserError(
             f"train.micro_batch auto: not even {MIN_ROWS} images fit into memory in the {phase.name} phase, with "
-            f" {held / 2**20:,.0f} MiB of {free / 2**20:,.0f} MiB held for the rest of training; use "
+            f"{held / 2**20:,.0f} MiB of {free / 2**20:,.0f} MiB held for the rest of training; use "
             f"train.gradient_checkpointing, a smaller model or data.image_size, or data.cache ram"
         ).everywhere()
     pieces = -(-share // rows)
