@@ -19,7 +19,8 @@ from rich.table import Table
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mixdist.config.read import read_config
-from mixdist.config.schema import Config, ParallelConfig
+from mixdist.config.schema import Config
+from mixdist.config.train_section import ParallelConfig
 from mixdist.data.packing.summary import plain_or_terminal, print_line
 from mixdist.data.samples import find_samples
 from mixdist.engine.loop import Trainer

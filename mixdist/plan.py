@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
-from mixdist.config.schema import Config, MethodConfig, ObjectiveOptim
+from mixdist.config.method_section import MethodConfig
+from mixdist.config.schema import Config
+from mixdist.config.train_section import ObjectiveOptim
 from mixdist.errors import UserError
 from mixdist.schedule import Alpha, Drive, Schedule
 

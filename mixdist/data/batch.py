@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ class Batch:
     epoch: int  #: 0-based, over the whole run
     partners: torch.Tensor | None = None  #: uint8 [B, S, S, 3], x_ssl of Eq. 2 where D_ssl and D_sl differ
     whole: bool = False  #: known on the host, without asking the device: no row has weight 0
+    counts: tuple[float, float] = (math.nan, math.nan)  #: likewise: summed weights, of all rows and of labelled ones
 
     def rows(self) -> int:
         """Return how many rows count."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mixdist.config.schema import DataConfig
+from mixdist.config.data_section import DataConfig
 from mixdist.data.index import PackedSet
 from mixdist.data.subset import random_rows, smallest_fraction, stratified
 from mixdist.errors import DataError

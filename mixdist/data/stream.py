@@ -124,6 +124,7 @@ class Stream:
             epoch=epoch,
             partners=self._frames_of(found[1], frames) if pending.partners else None,
             whole=bool(weight.all()),
+            counts=(frames * float(weight.sum()), frames * float(weight[labels >= 0].sum())),
         )
 
     def _frames_of(self, partners: torch.Tensor, frames: int) -> torch.Tensor:

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixdist.config.schema import Config, ParallelConfig
+from mixdist.config.schema import Config
+from mixdist.config.train_section import ParallelConfig
 from mixdist.engine.deepspeed_config import Asked, deepspeed_config
 from mixdist.engine.deepspeed_moments import Moments
 from mixdist.engine.optim import State

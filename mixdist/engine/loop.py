@@ -82,7 +82,7 @@ class Trainer(Run):
             noise_width=self.model.reconstructor.noise_width if "reconstruct" in phase.drives else 0,
             rows=self.rows,
             world=self.world,
-            scalar=(torch.zeros((), device=self.world.device), torch.ones((), device=self.world.device)),
+            zero=torch.zeros((), device=self.world.device),
         )
 
     def _guard(self, phase: Phase, strategy: Strategy) -> Guard:

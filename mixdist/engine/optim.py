@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,14 +87,27 @@ def make_optimiser(
     return Optimiser(phase, adamw, {name: parameters[name] for _, names, _ in cut for name in names})
 
 
+def total_norm(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
+    """Return the L2 norm over all gradients, 0-dim; all of them lie on one device.
+
+    What torch.nn.utils.get_total_norm does, without looking for the device of each: 0.04 ms less (benchmarks/step.py).
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+
 def step_if_finite(adamw: torch.optim.AdamW, norm: torch.Tensor) -> torch.Tensor:
     """Let a fused AdamW move, unless the norm of the gradient is not finite; return 1.0 where it moved, else 0.0.
 
     It leaves the update out by itself where it is told so by a number on the device, as GradScaler tells it: the host
-    does not wait. On a CPU a look costs nothing, and AdamW with nothing to heed is 0.1 ms faster.
+    does not wait. On a CPU a look costs nothing, spares the operations that the answer would take on the device
+    (0.03 ms, benchmarks/step.py), and AdamW with nothing to heed is 0.1 ms faster.
     """
-    applied = norm.isfinite().float()
-    seen = norm.device.type == "cpu" and bool(applied)
-    adamw.found_inf = None if seen else 1 - applied  # type: ignore[attr-defined]
+    if norm.device.type == "cpu":
+        finite = math.isfinite(norm.item())
+        applied = norm.new_full((), float(finite))
+    else:
+        finite, applied = False, norm.isfinite().float()
+    adamw.found_inf = None if finite else 1 - applied  # type: ignore[attr-defined]
     adamw.step()
     return applied

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 HANDLED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+CAUGHT_UP = 0  # no signal has this number: what the main thread writes to know that all before it was read
 GRACE_S = 3.0  # for a main thread that should end at once, and may sit in a call that nothing interrupts
 
 
@@ -26,6 +27,7 @@ class Signals:
         self._deferring = False
         self._ending: int | None = None  # number of the signal that ends the process at once
         self._closed = threading.Event()
+        self._caught_up = threading.Event()
 
     def __enter__(self) -> Signals:
         """Take over the signals."""
@@ -44,13 +46,15 @@ class Signals:
         """Give the signals back to whoever had them."""
         if not self._taken:
             return
-        for each, handler in self._handlers_before.items():
-            signal.signal(each, handler)
         signal.set_wakeup_fd(self._wakeup_before)
         self._closed.set()
-        os.close(self._write)  # the thread reads the end, and ends
-        self._thread.join()
-        os.close(self._read)
+        try:
+            os.close(self._write)  # the thread reads the end, and ends: before the handlers go, as it may signal yet
+            self._thread.join()
+            os.close(self._read)
+        finally:
+            for each, handler in self._handlers_before.items():
+                signal.signal(each, handler)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -62,11 +66,19 @@ class Signals:
         try:
             yield
         finally:
+            if (
+                self._taken and self._ending is None
+            ):  # what came within the block is read as such, however late the thread gets its turn
+                os.write(self._write, bytes([CAUGHT_UP]))
+                self._caught_up.wait()
             self._deferring = False
 
     def _listen(self) -> None:
         while read := os.read(self._read, 1):
             number = read[0]
+            if number == CAUGHT_UP:
+                self._caught_up.set()
+                continue
             again = self.asked == signal.SIGINT and number != signal.SIGUSR1
             self.asked = self.asked or number
             if again or not self._deferring:

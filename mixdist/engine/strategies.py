@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mixdist.config.schema import Config, ParallelConfig
+from mixdist.config.schema import Config
+from mixdist.config.train_section import ParallelConfig
 from mixdist.engine.strategy import Replicas, Spread, Strategy
 from mixdist.errors import UserError
 from mixdist.world import World

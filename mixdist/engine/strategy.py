@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mixdist.engine.batchnorm import buffers_of_ranks
 from mixdist.engine.compiling import compiled
-from mixdist.engine.optim import Optimiser, State, step_if_finite
+from mixdist.engine.optim import Optimiser, State, step_if_finite, total_norm
 from mixdist.engine.precision import Precision
 from mixdist.model.mixmodel import MixModel
 from mixdist.world import World
@@ -134,7 +134,7 @@ class Replicas:
         """Clip, update and clear; neither fp16 nor the check of any other precision makes the host wait for a GPU."""
         adamw, parameters = self.optimiser.adamw, list(self.optimiser.names.values())
         self._scaler.unscale_(adamw)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = total_norm(parameters)
         if self._clip_grad:
             torch.nn.utils.clip_grads_with_norm_(parameters, self._clip_grad, norm)
         applied = step_if_finite(adamw, norm)

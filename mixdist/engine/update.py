@@ -13,7 +13,7 @@ from mixdist.engine.precision import Precision
 from mixdist.engine.strategy import Stepped, Strategy
 from mixdist.keyed import make_key, uniform
 from mixdist.model.mixmodel import Outputs
-from mixdist.objectives import LossTerm, classification_loss, joint_loss, labelled_weight, reconstruction_loss
+from mixdist.objectives import LossTerm, classification_loss, joint_loss, reconstruction_loss
 from mixdist.plan import Phase
 from mixdist.world import World
 
@@ -40,7 +40,7 @@ class Updater:
     noise_width: int  #: random numbers an image that R wants
     rows: CountedRows  #: of the model's BatchNorm layers
     world: World
-    scalar: tuple[torch.Tensor, torch.Tensor]  #: 0.0 and 1.0 on the device
+    zero: torch.Tensor  #: 0-dim, on the device
 
     def __call__(self, batches: list[Batch], step: int, skipped: int = 0, votes: Votes = (False, False)) -> Updated:
         """Make the update of 0-based ``step`` of the phase.
@@ -63,13 +63,14 @@ class Updater:
             with self.strategy.micro_batch(last=number == len(batches)):
                 losses.append(self._backward(batch, step, counts))
         heartbeat.beat("optim")
-        return Updated(torch.stack(losses).sum(0), counts[2:], self.strategy.step())
+        return Updated(sum(losses[1:], start=losses[0]), counts[2:], self.strategy.step())
 
     def _over_ranks(self, batches: list[Batch], votes: Votes) -> torch.Tensor:
         """Return [images, labelled images, votes to stop, votes to save] over all ranks and micro-batches."""
-        weights = torch.cat([batch.weight for batch in batches])
-        labelled = labelled_weight(torch.cat([batch.labels for batch in batches]), weights)
-        own = torch.stack([weights.sum(), labelled.sum(), *(self.scalar[vote] for vote in votes)])
+        images, labelled = (sum(column) for column in zip(*(batch.counts for batch in batches), strict=True))
+        own = torch.tensor([images, labelled, *votes], dtype=torch.float32)
+        if self.world.device.type == "cuda":
+            own = own.pin_memory().to(self.world.device, non_blocking=True)
         return self.world.sum(own)
 
     def _backward(self, batch: Batch, step: int, counts: torch.Tensor) -> torch.Tensor:
@@ -86,7 +87,7 @@ class Updater:
         ssl, sl = loss_terms(outputs, inputs)
         heartbeat.beat("backward")
         self.strategy.backward(joint_loss(ssl, sl, self.phase.alpha.at(step, self.phase.steps), counts[0], counts[1]))
-        nothing = (self.scalar[0], self.scalar[0])
+        nothing = (self.zero, self.zero)
         terms = [value for term in (ssl, sl) for value in ((term.sum.detach(), term.count) if term else nothing)]
         return torch.stack(terms)
 

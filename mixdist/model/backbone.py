@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from mixdist.config.schema import ModelConfig
+from mixdist.config.method_section import ModelConfig
 from mixdist.errors import UserError, nearest
 
 

@@ -10,7 +10,7 @@ from timm.models import checkpoint_seq
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from mixdist.config.schema import ModelConfig
+from mixdist.config.method_section import ModelConfig
 from mixdist.errors import UserError
 from mixdist.model.backbone import Backbone
 from mixdist.model.masking import random_mask, to_images

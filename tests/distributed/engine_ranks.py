@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from mixdist.config.read import read_config
-from mixdist.config.schema import ParallelConfig
+from mixdist.config.train_section import ParallelConfig
 from mixdist.data.samples import find_samples
 from mixdist.engine.loop import Trainer
 from mixdist.engine.parity import Trained, difference, train_a_little

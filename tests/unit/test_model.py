@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tiny_run import FAMILIES, family_config, family_model, make_trainer, make_updater, tiny_config, tiny_set, weights
 from torch import nn
 
-from mixdist.config.schema import ModelConfig
+from mixdist.config.method_section import ModelConfig
 from mixdist.engine.update import loss_terms
 from mixdist.errors import UserError
 from mixdist.keyed import make_key, uniform

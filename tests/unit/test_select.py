@@ -6,7 +6,7 @@ from feeds import batches, config, feed_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mixdist.config.schema import DataConfig
+from mixdist.config.data_section import DataConfig
 from mixdist.data.open_set import open_set
 from mixdist.data.samples import find_samples
 from mixdist.data.select import noisy_labels
