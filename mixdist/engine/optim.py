@@ -93,7 +93,9 @@ def total_norm(parameters: Iterable[torch.nn.Parameter]) -> torch.Tensor:
     What torch.nn.utils.get_total_norm does, without looking for the device of each: 0.04 ms less (benchmarks/step.py).
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norms: tuple[torch.Tensor, ...] = torch._foreach_norm(gradients)
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
 
 
 def step_if_finite(adamw: torch.optim.AdamW, norm: torch.Tensor) -> torch.Tensor:
