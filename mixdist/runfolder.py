@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "not-finite.json"
 
     @property
+    def error(self) -> Path:
+        """What the first rank that failed by itself left of it; gone when the run goes on."""
+        return self.path / "error.json"
+
+    @property
     def stopped(self) -> Path:
         """stopped.json; its presence says that a signal stopped the run, which the same command goes on with."""
         return self.path / "stopped.json"
@@ -129,7 +134,7 @@ class RunFolder:
             rmtree(self.hang, ignore_errors=True)
             for name in ("config.yaml", "plan.json", "metrics.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
-            for file in (self.result, self.reconstruction, self.quarantine, self.not_finite, self.stopped):
+            for file in (self.result, self.reconstruction, self.quarantine, self.not_finite, self.stopped, self.error):
                 file.unlink(missing_ok=True)
         if resume == "require" and all(path.suffix == ".partial" for path in self.checkpoints.glob("step-*")):
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")
@@ -143,7 +148,8 @@ class RunFolder:
         try:
             write_text(self.path / "config.yaml", to_yaml(config))
             write_json(self.path / "plan.json", plan)
-            self.stopped.unlink(missing_ok=True)
+            for file in (self.stopped, self.error):
+                file.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"run.dir {self.path} cannot be written: {error.strerror}") from error
 

@@ -21,6 +21,7 @@ from mixdist.data.open import open_feed, resident_bytes
 from mixdist.data.samples import Samples, find_samples
 from mixdist.engine.checkpoint import Checkpoints, identity
 from mixdist.engine.compiling import check_compiler
+from mixdist.engine.error_report import error_kept
 from mixdist.engine.fit import fit_micro_batch
 from mixdist.engine.loop import Trainer
 from mixdist.engine.precision import allow_tf32, choose_precision
@@ -119,7 +120,7 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
         for note in (*trainer.checkpoints.warnings, *(() if resumed else plan.notes)):
             trackers.message(note)
         setup_s = time.perf_counter() - began
-        with watched(config, world, store, signals):
+        with watched(config, world, store, signals), error_kept(trainer, folder.error):
             trainer.asked_to_stop = lambda: signals.asked
             train(trainer, trackers)
         if world.is_main:

@@ -167,13 +167,18 @@ def failures_told(world: World, store: Store | None) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not getattr(error, "collective", False) and not _broke_off(error):
+        if is_own(error):
             tell_launcher(str(error) if isinstance(error, MixdistError) else traceback.format_exc())
             if store is not None:
                 with suppress(RuntimeError):  # the store is gone as well
                     host = socket.gethostname()
                     store.compare_set(FALLEN, "", f"rank {world.rank} ({host}) failed: {describe(error)}")
         raise
+
+
+def is_own(error: BaseException) -> bool:
+    """Whether an error is of this rank alone: neither raised by all ranks together, nor the loss of another rank."""
+    return not getattr(error, "collective", False) and not _broke_off(error)
 
 
 def describe(error: BaseException) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from mixdist.data.batch import Batch
 from mixdist.data.order import sample_of
 from mixdist.engine.progress import Progress
 from mixdist.engine.update import Updated
@@ -21,13 +20,15 @@ from mixdist.keyed import Ids
 from mixdist.plan import Phase
 from mixdist.world import World
 
+UnderWay = list[tuple[Ids, torch.Tensor]]  # visits and weights of each micro-batch; not the images, they would stay
+
 
 @dataclass(frozen=True)
 class _Step:
     """What may have to be told, or undone, of a step whose verdict is still to come."""
 
     number: int
-    samples: list[tuple[Ids, torch.Tensor]]  #: visits and weights of each micro-batch
+    samples: UnderWay
     losses: torch.Tensor
     buffers: list[torch.Tensor]  #: copies from before the step
 
@@ -50,9 +51,8 @@ class Guard:
         """Keep the buffers as they are before a step."""
         self._before = [buffer.clone() for buffer in self.buffers]
 
-    def after(self, step: int, batches: list[Batch], updated: Updated) -> None:
+    def after(self, step: int, samples: UnderWay, updated: Updated) -> None:
         """Keep what the step was made of until its verdict is known."""
-        samples = [(batch.ids, batch.weight) for batch in batches]  # not the images: they would stay in memory
         self._steps.append(_Step(step, samples, updated.losses, self._before))
 
     def judge(self, verdict: Verdict) -> None:
@@ -96,10 +96,15 @@ class Guard:
             "rank": self.world.rank,
             "loss_ssl": repr(ssl / ssl_count) if ssl_count else None,
             "loss_sl": repr(sl / sl_count) if sl_count else None,
-            "samples": [
-                self.describe(int(sample))
-                for visits, weights in step.samples
-                for sample, weight in zip(sample_of(visits), weights.tolist(), strict=True)
-                if weight > 0
-            ],
+            "samples": names(step.samples, self.describe),
         }
+
+
+def names(samples: UnderWay, describe: Callable[[int], str]) -> list[str]:
+    """Return the names of the samples that count."""
+    return [
+        describe(int(sample))
+        for visits, weights in samples
+        for sample, weight in zip(sample_of(visits), weights.tolist(), strict=True)
+        if weight > 0
+    ]

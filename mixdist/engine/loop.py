@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 
@@ -16,7 +16,7 @@ import torch
 
 from mixdist.data.batch import Batch
 from mixdist.engine import heartbeat
-from mixdist.engine.guard import Guard
+from mixdist.engine.guard import Guard, UnderWay, names
 from mixdist.engine.optim import make_optimiser
 from mixdist.engine.record import StepRecord
 from mixdist.engine.recording import make_record
@@ -38,6 +38,7 @@ class Trainer(Run):
         super().__post_init__()
         self.undecayed = without_decay(self.model) if self.config.optim.no_decay_norm_bias else frozenset()
         self.verdicts = Verdicts(self.world.device)
+        self.under_way: Callable[[], list[str]] = list  #: names the samples of the last step that began
 
     def records(self) -> Iterator[StepRecord]:
         """Train what is left of the plan."""
@@ -123,6 +124,8 @@ class Trainer(Run):
     def _step(self, batches: list[Batch], step: int, update: Updater, guard: Guard, window: Window) -> None:
         """Make the update of 0-based ``step`` of the phase."""
         phase = update.phase
+        samples: UnderWay = [(batch.ids, batch.weight) for batch in batches]
+        self.under_way = partial(names, samples, guard.describe)
         guard.before()
         votes = (self.asked_to_stop() != 0, self.world.is_main and self.due.by_clock())
         updated = update(batches, step, self.progress.of(phase.name).skipped, votes)
@@ -130,7 +133,7 @@ class Trainer(Run):
             update.strategy.mirror()
             self.ema.update(updated.stepped.applied)
         self.progress.step += 1
-        guard.after(self.progress.step, batches, updated)
+        guard.after(self.progress.step, samples, updated)
         self.verdicts.post(self.progress.step, updated)
         in_epoch = step % phase.steps_per_epoch
         window.add(updated, min(phase.batch, phase.samples - in_epoch * phase.batch))

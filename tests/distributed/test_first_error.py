@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from pathlib import Path
@@ -46,6 +47,15 @@ def test_an_error_of_rank_1_in_training(packed_sets: Path, tmp_path: Path, modul
     cause = root_cause(Done(process.returncode, out, err))
     assert "rank      : 1 (" in cause
     assert "ValueError: no such column" in cause
+    report = json.loads((tmp_path / "run" / "error.json").read_text())
+    assert (report["error"], report["rank"], report["phase"]) == ("ValueError: no such column", 1, "ssl")
+    assert report["samples"]
+    assert all("train-000" in name for name in report["samples"]), report["samples"]
+    assert "broken" in report["traceback"]
+    assert not list((tmp_path / "run").glob("error.json.*"))
+    process = start(train(RANKS, {**SETTINGS, "data.sl": packed_sets / "digits"}), tmp_path)  # goes on where it ended
+    assert process.wait(TIMEOUT_S) == 0
+    assert not (tmp_path / "run" / "error.json").exists()
 
 
 def test_the_killed_loaders_of_rank_1(packed_sets: Path, tmp_path: Path) -> None:
