@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.entry import leave
 from benchmarks.machine import measured_on
-from benchmarks.step_models import CASES, by_engine, digits, make_trainer
+from benchmarks.step_models import CASES, by_engine, by_hand, digits, make_trainer
 from mixdist.arguments import Parser
 from mixdist.errors import UserError
 from mixdist.files import write_json
@@ -33,7 +33,9 @@ from mixdist.world import World, process_group, read_world
 BATCH = (
     64  # global; a step of 32 images a rank takes a second or two, of which gradients of 23 MB are to be a small part
 )
+BARE = "bare-ddp"  # the limit: the loop written by hand, under torch's DDP and nothing else
 STRATEGIES: dict[str, dict[str, Any]] = {
+    BARE: {},
     "ddp": {"strategy": "ddp"},
     **{f"deepspeed-{stage}": {"strategy": "deepspeed", "zero_stage": stage} for stage in range(4)},
     "fsdp": {"strategy": "fsdp"},
@@ -67,18 +69,19 @@ def _as_rank(names: list[str], rounds: int) -> None:
     torch.set_num_threads(1)
     world = read_world()
     with process_group(world), tempfile.TemporaryDirectory() as work:
-        figures = {name: _compare(STRATEGIES[name], Path(work) / name, world, rounds) for name in names}
+        figures = {name: _compare(name, Path(work) / name, world, rounds) for name in names}
         if world.is_main:
             print(json.dumps(figures))
 
 
-def _compare(parallel: dict[str, Any], work: Path, world: World, rounds: int) -> dict[str, float]:
+def _compare(name: str, work: Path, world: World, rounds: int) -> dict[str, float]:
     """Return the medians in ms a step, and of the ratio of the two speeds within a round."""
     case = replace(CASES["vit"], batch=BATCH, steps=2)
     alone = replace(world, rank=0, local_rank=0, size=1, local_size=1)
     data = digits(work)
-    together = by_engine(make_trainer(case, data, work / "together", world, **parallel))
-    apart = by_engine(make_trainer(replace(case, batch=case.batch // 2), data, work / "apart", alone))
+    drive = by_hand if name == BARE else by_engine
+    together = drive(make_trainer(case, data, work / "together", world, **STRATEGIES[name]))
+    apart = drive(make_trainer(replace(case, batch=case.batch // 2), data, work / "apart", alone))
     pairs = []
     for number in range(rounds + 1):
         first, second = (together, apart) if number % 2 else (apart, together)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from mixdist.config.schema import Config
 from mixdist.data.packing.division import PackOptions
@@ -118,7 +119,7 @@ def by_engine(trainer: Trainer) -> Iterator[None]:
 
 
 def by_hand(trainer: Trainer) -> Iterator[None]:
-    """Train the same model on the same batches by the shortest loop that does the paper's MIX step on one device.
+    """Train the same model on the same batches by the shortest loop that does the paper's MIX step, under DDP on ranks.
 
     It has the method's three groups of parameters, each with a learning rate of its own, and nothing that is only there
     for several ranks, other precisions, logging, stopping or numbers that are not finite.
@@ -127,6 +128,7 @@ def by_hand(trainer: Trainer) -> Iterator[None]:
     stream, model, steps = trainer.feed.train["mix"], trainer.model, 0
     groups = [{"params": [model.get_parameter(name) for name in names]} for names in trainer.groups.values()]
     adamw = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    run = DistributedDataParallel(model, gradient_as_bucket_view=True) if trainer.world.size > 1 else model
     for epoch in range(phase.epochs):
         for (batch,) in stream.epoch(epoch, phase.steps_per_epoch):
             for group in adamw.param_groups:
@@ -134,7 +136,7 @@ def by_hand(trainer: Trainer) -> Iterator[None]:
             inputs = stream.prepare(batch)
             drawn = uniform(make_key(0, "mask", batch.epoch), batch.ids, model.reconstructor.noise_width)
             noise = torch.from_numpy(drawn)
-            outputs = model(inputs.images, reconstruct=True, classify=True, noise=noise)
+            outputs = run(inputs.images, reconstruct=True, classify=True, noise=noise)
             error = ((outputs.reconstruction - inputs.images) ** 2).mean(1, keepdim=True)
             ssl = (error * outputs.where).sum() / outputs.where.sum()
             loss = 0.5 * ssl + 0.5 * F.cross_entropy(outputs.logits, inputs.labels)
