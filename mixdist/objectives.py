@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from mixdist.data.mixing import Mixup
+
 
 @dataclass(frozen=True)
 class LossTerm:
@@ -37,16 +39,22 @@ def reconstruction_loss(
     return LossTerm(((reconstruction.float() - images).square() * share).sum(), weight.sum())
 
 
-def classification_loss(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor) -> LossTerm:
+def classification_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, mixup: Mixup | None = None
+) -> LossTerm:
     """ℓ_sl: cross-entropy over the labelled images.
 
     Args:
         logits: [B, classes], any float type; computed in float32.
         labels: int64 [B], -1 where unlabelled.
         weight: float32 [B], 1 or 0.
+        mixup: the second target of each image, and the share of the first.
     """
     weight = labelled_weight(labels, weight)
     per_image = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
+    if mixup:
+        other = F.cross_entropy(logits.float(), mixup.labels, reduction="none")
+        per_image = mixup.share * per_image + (1 - mixup.share) * other
     return LossTerm((per_image * weight).sum(), weight.sum())
 
 

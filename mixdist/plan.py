@@ -110,6 +110,8 @@ def make_plan(config: Config, counts: Counts, world_size: int = 1) -> Plan:
     drives = _drives(config, epochs, steps, notes)
     if config.method.arm == "mixtraining" and epochs["mix"] == 0:
         notes.append("the mix phase has no epoch (Eq. 1), so this is ssl+sl; raise method.mix_ratio or the epochs")
+    if config.train.mixup and epochs["sl"] == 0:
+        notes.append("train.mixup has nothing to act on: the plan has no SL phase, and MIX mixes by Eq. 2 alone")
     phases: list[Phase] = []
     done_steps = done_epochs = 0
     for name in epochs:

@@ -68,6 +68,12 @@ class TrainConfig(Section):
         lt=1,
         description="keep an exponential moving average of the weights, which is what is then evaluated; such as 0.999",
     )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        description="mix each image of the SL phases, and its target, with another of data.sl by a share from "
+        "Beta(mixup, mixup) (Sec. 4.4.3); 0: off",
+    )
     tf32: bool = Field(
         True,
         description="float32 products on a GPU in TF32, with 10 bits of mantissa: several times the speed; no: exact",

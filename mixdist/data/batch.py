@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mixdist.data.augment import DRAWS, Augmentation, augment, normalise
-from mixdist.data.mixing import mix_inputs
+from mixdist.data.mixing import Mixup, mix_inputs
 from mixdist.keyed import Ids, make_key, uniform
 
 
@@ -21,7 +21,8 @@ class Batch:
     weight: torch.Tensor  #: float32 [B], 1; a share of it for a frame of a clip; 0 for a row that does not count
     ids: Ids  #: visits (`order.sample_of`), which all randomness is keyed by
     epoch: int  #: 0-based, over the whole run
-    partners: torch.Tensor | None = None  #: uint8 [B, S, S, 3], x_ssl of Eq. 2 where D_ssl and D_sl differ
+    partners: torch.Tensor | None = None  #: uint8 [B, S, S, 3], x_ssl of Eq. 2 where D_ssl and D_sl differ; or mixup's
+    mixup: Mixup | None = None  #: how the partners are mixed in, where that is not by λ of Eq. 2
     whole: bool = False  #: known on the host, without asking the device: no row has weight 0
     counts: tuple[float, float] = (math.nan, math.nan)  #: likewise: summed weights, of all rows and of labelled ones
 
@@ -37,6 +38,7 @@ class Inputs:
     images: torch.Tensor  #: float32 [B, 3, S, S], normalised
     labels: torch.Tensor  #: int64 [B]
     weight: torch.Tensor  #: float32 [B]
+    mixup: Mixup | None = None  #: the second target of each image, where it has two
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,13 @@ class Preparation:
     input_ratio: float  #: λ of Eq. 2
 
     def __call__(self, batch: Batch) -> Inputs:
-        """Augment and normalise each image by its own set's statistics, then mix (Eq. 2) where there are partners."""
+        """Augment and normalise each image by its own set's statistics, then mix (Eq. 2, or mixup) with its partner."""
         images = self._view(batch, batch.images, self.own, "augment")
         if batch.partners is not None:
             partners = self._view(batch, batch.partners, self.partner, "augment/partner")
-            images = mix_inputs(images, partners, self.input_ratio)
-        return Inputs(images, batch.labels, batch.weight)
+            ratio = batch.mixup.share[:, None, None, None] if batch.mixup else self.input_ratio
+            images = mix_inputs(images, partners, ratio)
+        return Inputs(images, batch.labels, batch.weight, batch.mixup)
 
     def _view(self, batch: Batch, images: torch.Tensor, statistics: Statistics, purpose: str) -> torch.Tensor:
         draws = uniform(make_key(self.seed, purpose, batch.epoch), batch.ids, DRAWS)

@@ -1,20 +1,63 @@
-"""Eq. 2: the mixed input x_mix = λ·x_sl + (1 − λ)·x_ssl, and which x_ssl each x_sl meets."""
+"""Which image each one is mixed with, and by how much: x_mix of Eq. 2, and mixup of the baselines (Sec. 4.4.3)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from mixdist.keyed import Ids, bits, make_key
+from mixdist.keyed import Ids, bits, make_key, uniform
+
+POINTS = 2**14  # of the table that shares are read from
 
 
-def draw_partners(seed: int, epoch: int, ids: Ids, candidates: Ids) -> Ids:
-    """Draw one sample of D_ssl for each sample of D_sl, anew each epoch (Eq. 2), keyed by (seed, epoch, sample)."""
-    drawn = bits(make_key(seed, "partner", epoch), ids)[:, 0]
+@dataclass(frozen=True)
+class Mixup:
+    """The second half of mixed images: target and share, so that ℓ_sl has two targets an image."""
+
+    labels: torch.Tensor  #: int64 [B], of the partners
+    share: torch.Tensor  #: float32 [B], λ of each image: what it keeps of itself
+
+
+def draw_partners(seed: int, epoch: int, ids: Ids, candidates: Ids, purpose: str = "partner") -> Ids:
+    """Draw one of the candidates for each sample, anew each epoch, keyed by (seed, epoch, sample).
+
+    The candidates are D_ssl where D_ssl and D_sl differ (Eq. 2), and D_sl for mixup.
+    """
+    drawn = bits(make_key(seed, purpose, epoch), ids)[:, 0]
     partners: Ids = candidates[(drawn % np.uint64(len(candidates))).astype(np.int64)]
     return partners
 
 
-def mix_inputs(x_sl: torch.Tensor, x_ssl: torch.Tensor, input_ratio: float) -> torch.Tensor:
-    """Return x_mix, same shape; ``input_ratio`` is λ. The label that goes with it is y_sl."""
-    return input_ratio * x_sl + (1 - input_ratio) * x_ssl
+def draw_shares(seed: int, epoch: int, ids: Ids, concentration: float) -> npt.NDArray[np.float32]:
+    """Draw λ ~ Beta(concentration, concentration) for each sample, keyed by (seed, epoch, sample)."""
+    drawn = uniform(make_key(seed, "mixup/share", epoch), ids, 2)
+    probabilities, values = _lower_half(concentration)
+    half = np.interp(drawn[:, 0], probabilities, values)
+    return np.where(drawn[:, 1] < 0.5, half, 1 - half).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _lower_half(concentration: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return (probabilities, values), both ascending: the distribution of λ ~ Beta(a, a) given that λ <= 1/2.
+
+    The density x^(a − 1)·(1 − x)^(a − 1) is integrated over v, with x = v^p / 2: p = 1/a takes the pole at 0 away
+    where a < 1, else p = 1. Worked in logarithms, as x^(a − 1) has no float where a is large.
+    """
+    power = max(1.0, 1 / concentration)
+    v = np.linspace(0, 1, POINTS)
+    values = v**power / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rising = np.where(concentration > 1, (concentration - 1) * np.log(v), 0.0)
+    logs = rising + (concentration - 1) * np.log1p(-values)
+    density = np.exp(logs - logs.max())
+    summed = np.r_[0.0, np.cumsum((density[1:] + density[:-1]) / 2)]
+    return summed / summed[-1], values
+
+
+def mix_inputs(x: torch.Tensor, partners: torch.Tensor, ratio: float | torch.Tensor) -> torch.Tensor:
+    """Return ratio·x + (1 − ratio)·partners, same shape: x_mix of Eq. 2 where ``ratio`` is λ (the label is y_sl)."""
+    return ratio * x + (1 - ratio) * partners

@@ -70,7 +70,9 @@ def open_feed(
     if epochs["mix"]:
         train["mix"] = opener.stream("sl", samples.sl, samples.sl_ids, sl_images, partners)
     if epochs["sl"]:
-        train["sl"] = opener.stream("sl", samples.sl, samples.sl_ids, sl_images)
+        mixup = config.train.mixup
+        others = Partners(sl_images, samples.sl_ids, mixup) if mixup else None
+        train["sl"] = opener.stream("sl", samples.sl, samples.sl_ids, sl_images, others)
     return Feed(train, opener.test_stream(), opener.bad, tuple(opener.notes))
 
 
@@ -133,13 +135,15 @@ class _Opener:
             folder=data.cache_dir.expanduser(),
             workers=data.workers,
             batch=max(micro, MIN_ROWS) if training else train.eval_batch,
-            asks=-(-share // micro) * (2 if self.mixes else 1) if training else 1,
+            asks=-(-share // micro) * (2 if self.mixes or train.mixup else 1) if training else 1,
             ahead=AHEAD,
             world=self.world,
         )
 
-    def preparation(self, own: PackedSet | Tars, augmentation: Augmentation) -> Preparation:
-        device, partner = self.world.device, self.samples.ssl
+    def preparation(
+        self, own: PackedSet | Tars, augmentation: Augmentation, partner: PackedSet | Tars | None = None
+    ) -> Preparation:
+        device, partner = self.world.device, partner or self.samples.ssl
         return Preparation(
             seed=self.config.seed,
             augmentation=augmentation,
@@ -156,7 +160,7 @@ class _Opener:
             order=Order(ids, config.train.batch, config.seed, purpose),
             images=images,
             labels=np.full(len(ids), UNLABELLED, np.int32),
-            prepare=self.preparation(packed, config.data.augment),
+            prepare=self.preparation(packed, config.data.augment, packed if partners and partners.mixup else None),
             partners=partners,
             bad=self.bad,
             world=self.world,

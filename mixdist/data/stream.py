@@ -15,7 +15,7 @@ import torch
 from mixdist.data.bad import BadSamples
 from mixdist.data.batch import Batch, Preparation
 from mixdist.data.images import Asked, Images, Loaded, in_flight
-from mixdist.data.mixing import draw_partners
+from mixdist.data.mixing import Mixup, draw_partners, draw_shares
 from mixdist.data.order import Order, Rows, sample_of
 from mixdist.data.reading.reader import CENTRE
 from mixdist.keyed import Ids
@@ -36,10 +36,11 @@ def at_hand(order: Ids) -> Iterator[Callable[[int], None]]:
 
 @dataclass(frozen=True)
 class Partners:
-    """D_ssl as the mix phase draws from it (Eq. 2)."""
+    """What images are mixed with: D_ssl in the mix phase (Eq. 2), or D_sl itself in SL (mixup)."""
 
     images: Images
     ids: Ids
+    mixup: float = 0.0  #: both parameters of the Beta distribution of λ; 0: by λ of Eq. 2, without a second target
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class _Pending:
     rows: Rows
     own: Asked
     partners: Asked | None
+    drawn: Ids | None = None  #: the partners' sample ids
 
     @property
     def asked(self) -> list[Asked]:
@@ -102,8 +104,9 @@ class Stream:
         own = self.images.ask(sample_of(rows.visits), epoch)
         if not self.partners:
             return _Pending(rows, own, None)
-        drawn = draw_partners(self.order.seed, epoch, rows.visits, self.partners.ids)
-        return _Pending(rows, own, self.partners.images.ask(drawn, epoch))
+        purpose = "mixup" if self.partners.mixup else "partner"
+        drawn = draw_partners(self.order.seed, epoch, rows.visits, self.partners.ids, purpose)
+        return _Pending(rows, own, self.partners.images.ask(drawn, epoch), drawn)
 
     def _batch(self, pending: _Pending, epoch: int) -> Batch:
         """Wait for the images; a row that cannot be read, itself or its partner, gets weight 0."""
@@ -123,9 +126,19 @@ class Stream:
             ids=np.repeat(rows.visits, frames),  # one crop and one mask for all frames of a visit
             epoch=epoch,
             partners=self._frames_of(found[1], frames) if pending.partners else None,
+            mixup=self._mixup(pending, epoch),
             whole=bool(weight.all()),
             counts=(frames * float(weight.sum()), frames * float(weight[labels >= 0].sum())),
         )
+
+    def _mixup(self, pending: _Pending, epoch: int) -> Mixup | None:
+        if self.partners is None or self.partners.mixup == 0:
+            return None
+        assert pending.drawn is not None
+        labels = np.repeat(self.labels[pending.drawn].astype(np.int64), self.images.frames)
+        share = draw_shares(self.order.seed, epoch, pending.rows.visits, self.partners.mixup)
+        share = np.repeat(share, self.images.frames)
+        return Mixup(self._to_device(torch.from_numpy(labels)), self._to_device(torch.from_numpy(share)))
 
     def _frames_of(self, partners: torch.Tensor, frames: int) -> torch.Tensor:
         """Bring partners to as many frames a visit as the images have: where only one of the two sets has clips."""

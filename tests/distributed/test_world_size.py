@@ -25,6 +25,7 @@ SETTINGS = {
     "optim.ssl.base_lr": 1e-2,
     "optim.sl.base_lr": 1e-2,
     "train.batch": 16,
+    "train.mixup": 0.4,
     "train.eval_batch": 8,
 }
 ALONE = "1-rank"

@@ -41,6 +41,12 @@ def test_settings_that_do_not_say_what_is_trained_may_change(key, value):
     assert own({key: value}) == own()
 
 
+@pytest.mark.parametrize(("key", "off", "on"), [("train.mixup", 0, 0.2)])
+def test_a_setting_that_came_later_and_is_off_leaves_the_runs_before_it_as_they_were(key, off, on):
+    assert key not in own({key: off})
+    assert own({key: on})[key] == str(on)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

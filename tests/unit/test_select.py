@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from feeds import batches, config, feed_of
+from feeds import ALONE, batches, config, feed_of, rank_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -49,6 +49,25 @@ def test_label_noise_reaches_training_and_spares_the_test_split(sets):
     assert 5 < sum(seen[one] != labels[one] for one in seen) < 32
     test = open_set(sets / "whole").split("test").labels
     assert [int(label) for batch in feed.test for label in batch.labels] == test.tolist()
+
+
+def test_a_sample_carries_one_label_through_all_supervised_epochs_ranks_and_arms(sets):
+    def seen(world=ALONE, **more):
+        settings = config(sets / "whole", data__label_noise=0.5, method__ssl_epochs=4, method__sl_epochs=4, **more)
+        feed = feed_of(settings, world)
+        return {
+            (int(one), int(label))
+            for phase in ("mix", "sl")
+            if phase in feed.train
+            for epoch in (0, 1, 5)
+            for batch in batches(feed, settings, phase, epoch)
+            for one, label in zip(batch.ids, batch.labels, strict=True)
+        }
+
+    mixed = seen(method__mix_ratio=0.5)
+    assert len(mixed) == 37  # one label a sample
+    assert mixed == seen(method__arm="sl") == seen(method__arm="ssl+sl")
+    assert mixed == seen(rank_of(0, 2)) | seen(rank_of(1, 2))
 
 
 @given(a=st.floats(0.3, 1), b=st.floats(0.3, 1), stratified=st.booleans())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mixdist.config.read import fields
 from mixdist.config.schema import Config
 
 LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is trained, only where and how it is watched
@@ -26,13 +27,17 @@ LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is tr
     "train.eval_every",
     "train.eval_batch",
 )
+ADDED_KEYS = (  # settings that came after the first checkpoints: left at their default, they are what was before them
+    "train.mixup",
+)
 
 
 def identity(config: Config, content: dict[str, str]) -> dict[str, str]:
     """Return what makes a run this run, as dotted key -> text; ``content`` holds fingerprints of the packed sets."""
     flat = dict(_flatten(config.model_dump(mode="json"), ""))
     own = {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{k}.") for k in LAYOUT_KEYS)}
-    return own | content
+    defaults = {key: str(info.get_default(call_default_factory=True)) for key, info in fields() if key in ADDED_KEYS}
+    return {key: value for key, value in own.items() if defaults.get(key) != value} | content
 
 
 def differences(was: dict[str, str], now: dict[str, str]) -> list[str]:

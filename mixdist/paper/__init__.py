@@ -1,0 +1,1 @@
+"""The paper's experiments as commands: what is measured, beside what the paper says."""
