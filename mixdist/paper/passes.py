@@ -46,7 +46,7 @@ class Pass:
     def flops(self) -> float:
         """Make an update of a few rows; return the floating-point operations of its matrix products, an image."""
         self.ready()
-        few = [_first_rows(self.batches[0], FEW)]
+        few = [first_rows(self.batches[0], FEW)]
         # As two products and a softmax: the counter does not know the fused attention of a CPU.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             self.update(few, 0)
@@ -81,7 +81,8 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _first_rows(batch: Batch, rows: int) -> Batch:
+def first_rows(batch: Batch, rows: int) -> Batch:
+    """Return a batch of its first rows."""
     labels, weight = batch.labels[:rows], batch.weight[:rows]
     counts = (float(weight.sum()), float(weight[labels >= 0].sum()))
     partners = None if batch.partners is None else batch.partners[:rows]
