@@ -24,6 +24,7 @@ COMMANDS = {
     "check": Command("verify a set and say what is in it", "mixdist.data.commands.check"),
     "check engines": Command("hold DDP, DeepSpeed and FSDP against each other on a config", "mixdist.check_engines"),
     "train": Command("train; the same as python -m mixdist.train", "mixdist.train"),
+    "doctor": Command("say whether this machine can train", "mixdist.doctor.command"),
     "plan": Command("say what a run will do and take, without training it", "mixdist.planning.command"),
     "compare": Command("compare finished runs", "mixdist.report.compare"),
     "reproduce pass-timing": Command("time the ssl, sl and mix passes, beside the paper", "mixdist.paper.pass_timing"),
