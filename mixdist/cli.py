@@ -25,6 +25,9 @@ COMMANDS = {
     "check engines": Command("hold DDP, DeepSpeed and FSDP against each other on a config", "mixdist.check_engines"),
     "train": Command("train; the same as python -m mixdist.train", "mixdist.train"),
     "compare": Command("compare finished runs", "mixdist.report.compare"),
+    "reproduce gradient-alignment": Command(
+        "cosines between the objectives' gradients, beside the paper", "mixdist.paper.gradient_alignment"
+    ),
     "reproduce pass-timing": Command("time the ssl, sl and mix passes, beside the paper", "mixdist.paper.pass_timing"),
 }
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended
