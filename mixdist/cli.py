@@ -27,6 +27,9 @@ COMMANDS = {
     "doctor": Command("say whether this machine can train", "mixdist.doctor.command"),
     "plan": Command("say what a run will do and take, without training it", "mixdist.planning.command"),
     "compare": Command("compare finished runs", "mixdist.report.compare"),
+    "reproduce gradient-alignment": Command(
+        "cosines between the objectives' gradients, beside the paper", "mixdist.paper.gradient_alignment"
+    ),
     "reproduce pass-timing": Command("time the ssl, sl and mix passes, beside the paper", "mixdist.paper.pass_timing"),
 }
 INTERRUPTED = 130  # what shells report for a command that Ctrl-C ended

@@ -249,6 +249,7 @@ def run_info(config: Config, plan: Plan, trainer: Trainer, world: World) -> RunI
         f"{config.method.arm}: {config.model.backbone}, {parameters:.2f} M parameters, "
         f"{device} on {world.device.type}{layout}, {trainer.precision.name}, global batch {config.train.batch}",
         *trainer.feed.notes,
+        *([f"train.align_every: cosines over {', '.join(trainer.alignment.layer)}"] if trainer.alignment else []),
     )
     return RunInfo(
         folder=config.run.dir,

@@ -93,6 +93,12 @@ class TrainConfig(Section):
     )
     log_every: int = Field(20, ge=1, description="steps between two records of metrics.jsonl")
     eval_every: int = Field(1, ge=1, description="epochs between two evaluations in MIX and SL; the end is always one")
+    align_every: int | None = Field(
+        None,
+        ge=1,
+        description="steps between two measurements of the cosines between the objectives' gradients, in MIX and in "
+        "the SL after SSL or MIX (docs/gradient-alignment.md); default: never",
+    )
     eval_batch: int = Field(256, ge=1, description="images of one forward in evaluation")
 
     @field_validator("micro_batch", mode="before")

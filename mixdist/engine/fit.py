@@ -7,8 +7,7 @@ plain model, without a collective inside, so that a rank that runs out of memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from mixdist.config.schema import Config
 from mixdist.data.batch import Inputs
 from mixdist.data.order import MIN_ROWS
 from mixdist.engine.precision import Precision
+from mixdist.engine.untouched import untouched
 from mixdist.engine.update import loss_terms
 from mixdist.errors import UserError
 from mixdist.model.mixmodel import MixModel
@@ -59,7 +59,8 @@ class Probe:
 
     def __call__(self, rows: int) -> bool:
         """Return whether a forward and backward of ``rows`` rows fits into memory, and free what they took."""
-        with self._untouched():
+        with untouched(self.model, self.precision.device):
+            self.model.train()
             try:
                 self._train(max(rows, MIN_ROWS) * self.frames)  # a single row is filled up
                 fitted = True
@@ -85,22 +86,6 @@ class Probe:
         ssl, sl = loss_terms(outputs, Inputs(pixels, torch.zeros_like(weight, dtype=torch.int64), weight))
         torch.autograd.backward(joint_loss(ssl, sl, 0.5, weight.sum(), weight.sum()))
         del held
-
-    @contextmanager
-    def _untouched(self) -> Iterator[None]:
-        """Put gradients, running statistics, random numbers and the mode back as they were."""
-        model, device = self.model, self.precision.device
-        gradients = [parameter.grad for parameter in model.parameters()]
-        buffers = [buffer.clone() for buffer in model.buffers()]
-        training = model.training
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            model.train()
-            yield
-        model.train(training)
-        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-            parameter.grad = gradient
-        for buffer, before in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
 
 
 def fit_micro_batch(

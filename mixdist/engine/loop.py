@@ -16,6 +16,7 @@ import torch
 
 from mixdist.data.batch import Batch
 from mixdist.engine import heartbeat
+from mixdist.engine.alignment import Alignment, last_layer
 from mixdist.engine.guard import Guard, UnderWay, names
 from mixdist.engine.optim import make_optimiser
 from mixdist.engine.record import StepRecord
@@ -38,6 +39,7 @@ class Trainer(Run):
         super().__post_init__()
         self.undecayed = without_decay(self.model) if self.config.optim.no_decay_norm_bias else frozenset()
         self.verdicts = Verdicts(self.world.device)
+        self.alignment = self._make_alignment() if self.config.train.align_every else None
         self.under_way: Callable[[], list[str]] = list  #: names the samples of the last step that began
 
     def records(self) -> Iterator[StepRecord]:
@@ -127,6 +129,9 @@ class Trainer(Run):
         samples: UnderWay = [(batch.ids, batch.weight) for batch in batches]
         self.under_way = partial(names, samples, guard.describe)
         guard.before()
+        if self.alignment and self._aligns(phase):
+            with window.left_out():
+                window.align(self.alignment(update, batches, step))
         votes = (self.asked_to_stop() != 0, self.world.is_main and self.due.by_clock())
         updated = update(batches, step, self.progress.of(phase.name).skipped, votes)
         if self.ema:
@@ -137,6 +142,16 @@ class Trainer(Run):
         self.verdicts.post(self.progress.step, updated)
         in_epoch = step % phase.steps_per_epoch
         window.add(updated, min(phase.batch, phase.samples - in_epoch * phase.batch))
+
+    def _make_alignment(self) -> Alignment:
+        layer = last_layer(self.model, self.groups["backbone"])
+        return Alignment(self.model, layer, self.rows, self.scaler, self.config.method.loss_ratio)
+
+    def _aligns(self, phase: Phase) -> bool:
+        """Say whether to measure cosines at the coming step: only where both heads are, or have been, trained."""
+        due = (self.progress.step + 1) % (self.config.train.align_every or 1) == 0
+        both = "classify" in phase.drives and any("reconstruct" in each.drives for each in self.plan.phases)
+        return due and both
 
     def _border(self, epoch: int, ends_epoch: bool, guard: Guard) -> tuple[bool, bool]:
         """Act on what is known of the steps up to here, the same on all ranks; return whether to stop, and to save."""
@@ -155,6 +170,7 @@ class Trainer(Run):
     def _close(self, window: Window, epoch: int, update: Updater, last: bool) -> StepRecord:
         measured = window.close()
         self.progress.add(update.phase.name, measured.steps, measured.images, measured.seconds)
+        self.progress.evaluation_s += measured.left_out_s
         score = self.evaluate(update.phase, epoch, update.strategy) if last else None
         self.feed.bad.agree(self.world)
         return make_record(update, epoch, measured, self.progress, len(self.feed.bad.found), score)

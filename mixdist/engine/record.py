@@ -35,6 +35,9 @@ class StepRecord:
     latency_s: float  #: training seconds so far; evaluation, checkpoints and set-up not counted
     accuracy: float | None = None  #: top-1 in percent on the test split, where this step ended with an evaluation
     top5: float | None = None  #: top-5 in percent; None for fewer than 6 classes
+    cos_ssl_sl: float | None = None  #: cosine between ∇ℓ_ssl and ∇ℓ_sl in B's last layer (`train.align_every`), a mean
+    cos_ssl_mix: float | None = None  #: the same between ∇ℓ_ssl and the gradient of Eq. 3
+    cos_sl_mix: float | None = None  #: the same between ∇ℓ_sl and the gradient of Eq. 3
     skipped: int = 0  #: updates left out so far, as their loss or gradient was not finite
     bad_samples: int = 0  #: samples that could not be read so far, over all ranks
 

@@ -17,6 +17,7 @@ def make_record(
     """Return the record of the step that ``progress`` stands at, in 0-based ``epoch`` of the updater's phase."""
     phase, rates = update.phase, update.strategy.optimiser.rates()
     alpha = phase.alpha.at(progress.step - phase.first_step - 1, phase.steps)
+    cosines = measured.cosines or (None, None, None)
     return StepRecord(
         step=progress.step,
         phase=phase.name,
@@ -37,6 +38,9 @@ def make_record(
         latency_s=progress.latency_s,
         accuracy=score.accuracy if score else None,
         top5=score.top5_accuracy if score else None,
+        cos_ssl_sl=cosines[0],
+        cos_ssl_mix=cosines[1],
+        cos_sl_mix=cosines[2],
         skipped=progress.skipped,
         bad_samples=bad_samples,
     )

@@ -13,7 +13,7 @@ from mixdist.data.batch import Batch
 from mixdist.data.open import Feed
 from mixdist.data.reading.reader import CENTRE
 from mixdist.engine.precision import Precision
-from mixdist.keyed import make_key, uniform
+from mixdist.engine.update import mask_noise
 from mixdist.model.mixmodel import MixModel
 
 IMAGES = 8
@@ -37,9 +37,9 @@ def reconstruction_png(model: MixModel, feed: Feed, precision: Precision) -> byt
     asked.hand_back()
     nothing = torch.zeros(len(ids), device=device)
     still = type(prepare)(prepare.seed, "none", prepare.own, prepare.partner, prepare.input_ratio)
-    inputs = still(Batch(images, nothing.long(), nothing, ids, epoch=0)).images
-    width = model.reconstructor.noise_width
-    noise = torch.from_numpy(uniform(make_key(prepare.seed, "mask", 0), ids, width)).to(device)
+    batch = Batch(images, nothing.long(), nothing, ids, epoch=0)
+    inputs = still(batch).images
+    noise = mask_noise(prepare.seed, batch, model.reconstructor.noise_width, device)
     model.eval()
     with precision.autocast():
         outputs = model(inputs, reconstruct=True, classify=False, noise=noise)

@@ -52,10 +52,7 @@ class Updater:
             votes: travel to all ranks with the counts that every step sends anyway.
         """
         self.strategy.optimiser.set_rates(step - skipped)
-        # Dropout and drop-path of a timm model draw from torch's generator: a function of (seed, step, rank), so that
-        # a resume needs no generator state. Only these draws depend on the rank.
-        run_step = self.phase.first_step + step
-        seed_device(make_key(self.prepare.seed, "model", run_step, self.world.rank) >> 1, self.world.device)
+        self.seed(step)
         heartbeat.beat("agree")
         counts = self._over_ranks(batches, votes)
         losses = []
@@ -64,6 +61,15 @@ class Updater:
                 losses.append(self._backward(batch, step, counts))
         heartbeat.beat("optim")
         return Updated(sum(losses[1:], start=losses[0]), counts[2:], self.strategy.step())
+
+    def seed(self, step: int) -> None:
+        """Seed what a timm model draws from torch's generator (dropout, drop-path) in 0-based ``step`` of the phase.
+
+        A function of (seed, step, rank), so that a resume needs no generator state. Only these draws depend on the
+        rank.
+        """
+        run_step = self.phase.first_step + step
+        seed_device(make_key(self.prepare.seed, "model", run_step, self.world.rank) >> 1, self.world.device)
 
     def _over_ranks(self, batches: list[Batch], votes: Votes) -> torch.Tensor:
         """Return [images, labelled images, votes to stop, votes to save] over all ranks and micro-batches."""
@@ -82,7 +88,7 @@ class Updater:
                 inputs.images,
                 reconstruct="reconstruct" in self.phase.drives,
                 classify="classify" in self.phase.drives,
-                noise=self._mask_noise(batch),
+                noise=mask_noise(self.prepare.seed, batch, self.noise_width, self.world.device),
             )
         ssl, sl = loss_terms(outputs, inputs)
         heartbeat.beat("backward")
@@ -91,12 +97,13 @@ class Updater:
         terms = [value for term in (ssl, sl) for value in ((term.sum.detach(), term.count) if term else nothing)]
         return torch.stack(terms)
 
-    def _mask_noise(self, batch: Batch) -> torch.Tensor | None:
-        """Draw the numbers that decide the mask, keyed by (seed, epoch, sample)."""
-        if self.noise_width == 0:
-            return None
-        drawn = uniform(make_key(self.prepare.seed, "mask", batch.epoch), batch.ids, self.noise_width)
-        return torch.from_numpy(drawn).to(self.world.device, non_blocking=True)
+
+def mask_noise(seed: int, batch: Batch, width: int, device: torch.device) -> torch.Tensor | None:
+    """Draw the numbers [B, width] that decide the mask, keyed by (seed, epoch, sample); None for a head without one."""
+    if width == 0:
+        return None
+    drawn = uniform(make_key(seed, "mask", batch.epoch), batch.ids, width)
+    return torch.from_numpy(drawn).to(device, non_blocking=True)
 
 
 def loss_terms(outputs: Outputs, inputs: Inputs) -> tuple[LossTerm | None, LossTerm | None]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 
@@ -24,6 +28,8 @@ class Measured:
     seconds: float
     data_wait: float  #: share of the seconds
     grad_norm: float  #: of the last step
+    left_out_s: float  #: seconds of measuring, which are not among the others
+    cosines: tuple[float, float, float] | None  #: means over the steps that were measured (`alignment.PAIRS`)
 
 
 class Window:
@@ -34,12 +40,26 @@ class Window:
         self._losses: list[torch.Tensor] = []
         self._grad_norm = torch.zeros(())
         self._steps = self._images = 0
-        self._waited = 0.0
+        self._waited = self._left_out = 0.0
+        self._cosines: list[torch.Tensor] = []
         self._start = time.perf_counter()
 
     def waited(self, seconds: float) -> None:
         """Count time in which the next batch was not there."""
         self._waited += seconds
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """Leave the time of the block out; the device has done what came before, and the block's own, by its ends."""
+        _wait(self._world.device)
+        start = time.perf_counter()
+        yield
+        _wait(self._world.device)
+        self._left_out += time.perf_counter() - start
+
+    def align(self, cosines: torch.Tensor) -> None:
+        """Take the cosines [3] of one step."""
+        self._cosines.append(cosines)
 
     def add(self, updated: Updated, images: int) -> None:
         """Count one update over ``images`` images of all ranks."""
@@ -54,7 +74,7 @@ class Window:
         finite = losses.isfinite().all(1, keepdim=True)
         ssl, ssl_count, sl, sl_count = self._world.sum(losses.where(finite, 0).sum(0)).tolist()
         norm = float(self._grad_norm)
-        seconds = time.perf_counter() - self._start
+        seconds = time.perf_counter() - self._start - self._left_out
         return Measured(
             loss_ssl=ssl / ssl_count if ssl_count else None,
             loss_sl=sl / sl_count if sl_count else None,
@@ -63,7 +83,22 @@ class Window:
             seconds=seconds,
             data_wait=self._waited / seconds,
             grad_norm=norm,
+            left_out_s=self._left_out,
+            cosines=self._mean_cosines(),
         )
+
+    def _mean_cosines(self) -> tuple[float, float, float] | None:
+        """Return the means over the steps whose cosines are numbers; None without one."""
+        known = [each for each in (cosines.tolist() for cosines in self._cosines) if all(map(math.isfinite, each))]
+        if not known:
+            return None
+        first, second, third = (fmean(column) for column in zip(*known, strict=True))
+        return first, second, third
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def peak_memory_mb(device: torch.device) -> float:

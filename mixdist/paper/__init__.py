@@ -1,1 +1,1 @@
-"""The paper's experiments as commands: what is measured, beside what the paper says."""
+"""The paper as commands: its tables as grids of runs, its data sets by name, and ours beside its figures."""

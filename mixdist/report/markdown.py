@@ -10,16 +10,16 @@ from mixdist.report.words import headline, notes
 
 def markdown(groups: list[Group], found: Found) -> str:
     """Return the document, with a final newline."""
-    lines = ["# Run comparison", "", _plain(headline(groups)), ""]
+    lines = ["# Run comparison", "", plain(headline(groups)), ""]
     lines += [f"| {' | '.join(HEADINGS)} |", f"|---{'|---:' * (len(HEADINGS) - 1)}|"]
-    lines += [f"| {' | '.join(_plain(cell) for cell in row.cells)} |" for row in rows(groups)]
+    lines += [f"| {' | '.join(plain(cell) for cell in row.cells)} |" for row in rows(groups)]
     remarks = notes(groups) + [f"Left out: {entry.folder}: {entry.reason}." for entry in found.left_out]
     if remarks:
-        lines += ["", *(f"* {_plain(remark)}" for remark in remarks)]
+        lines += ["", *(f"* {plain(remark)}" for remark in remarks)]
     return "\n".join(lines) + "\n"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Escape what Markdown would read as markup or as the end of a cell."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
     return "".join(f"\\{letter}" if letter in "|*_`[]\\" else letter for letter in text)

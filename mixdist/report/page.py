@@ -23,12 +23,13 @@ def page(groups: list[Group], found: Found) -> str:
     template = files("mixdist.report").joinpath("page.html").read_text(encoding="utf-8")
     remarks = "".join(f"<li>{escape(note)}</li>" for note in notes(groups))
     return Template(template).substitute(
+        style=style_sheet(),
         scope=escape(_scope(groups)),
         headline=escape(headline(groups)),
         notes=f'<ul class="notes">{remarks}</ul>' if remarks else "",
         results=sections.results(groups, {label: look.colour for label, look in marks(groups).items()}),
-        figures=_grid("Figures", map(_figure, figures(groups))),
-        losses=_grid("Loss terms", map(_figure, losses(groups)), "small"),
+        figures=_grid("Figures", map(figure_card, figures(groups))),
+        losses=_grid("Loss terms", map(figure_card, losses(groups)), "small"),
         reconstructions=_reconstructions(groups),
         configuration=sections.configuration(groups),
         runs=sections.runs(groups),
@@ -36,6 +37,11 @@ def page(groups: list[Group], found: Found) -> str:
         versions=sections.versions(found.runs),
         left_out=sections.left_out(found.left_out),
     )
+
+
+def style_sheet() -> str:
+    """Return the CSS of every page that mixdist writes."""
+    return files("mixdist.report").joinpath("page.css").read_text(encoding="utf-8")
 
 
 def _scope(groups: list[Group]) -> str:
@@ -49,7 +55,8 @@ def _scope(groups: list[Group]) -> str:
     )
 
 
-def _figure(picture: Picture) -> str:
+def figure_card(picture: Picture) -> str:
+    """Return a picture with its title and caption as markup."""
     return (
         f"<figure><h3>{escape(picture.title)}</h3>\n{picture.svg}\n"
         f"<figcaption>{escape(picture.caption)}</figcaption></figure>"

@@ -24,7 +24,7 @@ def results(groups: list[Group], colours: dict[str, str]) -> str:
     for group, row in zip(groups, rows(groups), strict=True):
         swatch = f'<span class="swatch" style="background:{colours[group.label]}"></span>'
         body.append([f"{swatch}{_label(group)}", *map(escape, row.cells[1:-1]), _bar(row)])
-    return _table([*HEADINGS[:-1], "time in ssl / mix / sl"], body, _RESULTS_NOTE)
+    return html_table([*HEADINGS[:-1], "time in ssl / mix / sl"], body, _RESULTS_NOTE)
 
 
 def configuration(groups: list[Group]) -> str:
@@ -33,7 +33,7 @@ def configuration(groups: list[Group]) -> str:
     keys = differing(settings)
     body = [[f"<code>{escape(key)}</code>", *(_setting(group, key) for group in groups)] for key in keys]
     shared = "\n".join(f"{key}: {show(value)}" for key, value in settings[0].items() if key not in keys)
-    table = _table(["setting", *map(_label, groups)], body, "Settings that differ between groups.", left=True)
+    table = html_table(["setting", *map(_label, groups)], body, "Settings that differ between groups.", left=True)
     return f"{table if keys else ''}\n<details><summary>Shared settings</summary><pre>{escape(shared)}</pre></details>"
 
 
@@ -49,7 +49,7 @@ def runs(groups: list[Group]) -> str:
             cells = (run.folder.as_posix(), str(one.seed), f"{one.accuracy:.2f}", *map(seconds, times), *tail)
             body.append([escape(cell) for cell in cells])
     note = "Memory: peak, of the device on a GPU, of the process elsewhere."
-    return _table([*headings, "memory MiB", "parameters", "commit"], body, note)
+    return html_table([*headings, "memory MiB", "parameters", "commit"], body, note)
 
 
 def commands(groups: list[Group]) -> str:
@@ -68,7 +68,9 @@ def versions(all_runs: Iterable[Run]) -> str:
     for run in all_runs:
         for name, version in run.result.versions.items():
             seen.setdefault(name, {})[version or "not installed"] = None
-    return _table(["package", "version"], [[escape(name), escape(", ".join(seen[name]))] for name in seen], left=True)
+    return html_table(
+        ["package", "version"], [[escape(name), escape(", ".join(seen[name]))] for name in seen], left=True
+    )
 
 
 def left_out(entries: Sequence[LeftOut]) -> str:
@@ -76,7 +78,21 @@ def left_out(entries: Sequence[LeftOut]) -> str:
     if not entries:
         return ""
     body = [[escape(entry.folder.as_posix()), escape(entry.reason)] for entry in entries]
-    return "<h2>Left out</h2>\n" + _table(["run folder", "reason"], body, left=True)
+    return "<h2>Left out</h2>\n" + html_table(["run folder", "reason"], body, left=True)
+
+
+def html_table(headings: Sequence[str], body: Sequence[Sequence[str]], note: str = "", left: bool = False) -> str:
+    """Return a table in a box that scrolls, with a note below it. Headings and cells are markup already."""
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
+    lines = "\n".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in body
+    )
+    kind = ' class="left"' if left else ""
+    return (
+        f'<div class="scroll" tabindex="0"><table{kind}>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>"
+        + (f'\n<p class="soft">{escape(note)}</p>' if note else "")
+    )
 
 
 def _setting(group: Group, key: str) -> str:
@@ -103,17 +119,3 @@ def _bar(row: Row) -> str:
         inside = text if percent >= 25 else f"{percent:.0f}%" if percent >= 12 else ""  # what the part has room for
         parts.append(f'<span class="{phase}" style="width:{percent:.1f}%" title="{text}">{inside}</span>')
     return f'<div class="bar">{"".join(parts)}</div>'
-
-
-def _table(headings: Sequence[str], body: Sequence[Sequence[str]], note: str = "", left: bool = False) -> str:
-    """Return a table in a box that scrolls, with a note below it. Headings and cells are markup already."""
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    lines = "\n".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in body
-    )
-    kind = ' class="left"' if left else ""
-    return (
-        f'<div class="scroll" tabindex="0"><table{kind}>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody></table></div>"
-        + (f'\n<p class="soft">{escape(note)}</p>' if note else "")
-    )

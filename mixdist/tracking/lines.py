@@ -37,6 +37,7 @@ def measures(record: StepRecord, accuracy: float | None) -> str:
     parts = [
         _losses(record),
         "" if accuracy is None else f"top-1 {accuracy:.1f} %",
+        _cosines(record),
         f"lr {record.lr:.1e}",
         f"{record.images_per_s:,.0f} images/s",
         f"data-wait {100 * record.data_wait:.1f} %",
@@ -94,6 +95,12 @@ def _losses(record: StepRecord) -> str:
     if record.loss_ssl is None or record.loss_sl is None:
         return loss
     return f"{loss} (ssl {_number(record.loss_ssl)}, sl {_number(record.loss_sl)})"
+
+
+def _cosines(record: StepRecord) -> str:
+    if record.cos_ssl_sl is None or record.cos_ssl_mix is None or record.cos_sl_mix is None:
+        return ""
+    return f"cos ssl-sl {record.cos_ssl_sl:.2f} ssl-mix {record.cos_ssl_mix:.2f} sl-mix {record.cos_sl_mix:.2f}"
 
 
 def _number(value: float) -> str:

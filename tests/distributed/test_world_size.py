@@ -27,6 +27,7 @@ SETTINGS = {
     "train.batch": 16,
     "train.mixup": 0.4,
     "train.eval_batch": 8,
+    "train.align_every": 2,
 }
 ALONE = "1-rank"
 SPREAD = {  # folder -> ranks, further settings
@@ -55,15 +56,17 @@ def test_the_run_has_all_phases_and_tails_of_one_image(runs: Path) -> None:
     seen = [0, *(record["samples"] for record in found)]
     sizes = [after - before for before, after in pairwise(seen)]
     assert sizes == [16, 16, 1] + 3 * [16, 16, 16, 1]
+    assert [record["step"] for record in found if aligned(record)] == list(range(4, 16, 2))
     assert found[-1]["accuracy"] > 100 / 3 + 10  # far enough from chance for the comparison to mean something
 
 
 @pytest.mark.parametrize("name", SPREAD)
 def test_losses_rates_and_accuracy_are_those_of_one_process(runs: Path, name: str) -> None:
-    alone, spread = (list(map(compared, records(runs / run))) for run in (ALONE, name))
+    alone, spread = (records(runs / run) for run in (ALONE, name))
     assert len(alone) == len(spread)
     for expected, found in zip(alone, spread, strict=True):
-        assert found == pytest.approx(expected, rel=1e-5)
+        assert compared(found) == pytest.approx(compared(expected), rel=1e-5)
+        assert aligned(found) == pytest.approx(aligned(expected), abs=1e-4)
     assert result(runs / name)["world_size"] == SPREAD[name][0]
     assert result(runs / name)["accuracy"] == result(runs / ALONE)["accuracy"]
 
@@ -71,3 +74,8 @@ def test_losses_rates_and_accuracy_are_those_of_one_process(runs: Path, name: st
 def compared(record: dict[str, Any]) -> dict[str, float]:
     """Return the numbers that have to be the same; one that a phase does not have is left out."""
     return {key: record[key] for key in SAME if record[key] is not None}
+
+
+def aligned(record: dict[str, Any]) -> dict[str, float]:
+    """Return the cosines between the objectives' gradients, where the step has them."""
+    return {key: record[key] for key in ("cos_ssl_sl", "cos_ssl_mix", "cos_sl_mix") if record[key] is not None}

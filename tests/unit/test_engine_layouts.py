@@ -231,3 +231,16 @@ def test_an_engine_that_is_not_there_is_a_row_and_no_failure(data, monkeypatch, 
 def test_check_engines_refuses_numbers_below_1(flag):
     with pytest.raises(UserError, match=f"{flag} 0 is out of range"):
         check_engines.main([flag, "0"])
+
+
+@pytest.mark.parametrize("parallel", [{"strategy": "fsdp"}, {"strategy": "deepspeed", "zero_stage": 3}])
+def test_cosines_between_gradients_are_those_of_ddp(data, tmp_path, parallel):
+    found = []
+    for name, asked in (("ddp", {"strategy": "ddp"}), ("other", parallel)):
+        settings = {f"parallel.{key}": value for key, value in asked.items()}
+        trainer = make_trainer(tiny_config(data, tmp_path / name, {**settings, "train.align_every": 1}))
+        found.append([record for record in trainer.records() if record.cos_ssl_sl is not None])
+    assert len(found[0]) == len(found[1]) == 4
+    for one, other in zip(*found, strict=True):
+        expected = [one.cos_ssl_sl, one.cos_ssl_mix, one.cos_sl_mix, one.loss]
+        assert [other.cos_ssl_sl, other.cos_ssl_mix, other.cos_sl_mix, other.loss] == pytest.approx(expected, abs=1e-4)

@@ -26,6 +26,7 @@ LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is tr
     "train.log_every",
     "train.eval_every",
     "train.eval_batch",
+    "train.align_every",
 )
 ADDED_KEYS = (  # settings that came after the first checkpoints: left at their default, they are what was before them
     "train.mixup",

@@ -1,0 +1,123 @@
+"""`mixdist reproduce gradient-alignment`: cosines between the objectives' gradients, beside Sec. 3.2.1 of the paper.
+
+Trains a run that measures them, or reads those of runs that did (`train.align_every`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+
+from mixdist import train
+from mixdist.config.read import read_config
+from mixdist.data.packing.summary import plain_or_terminal, print_line
+from mixdist.errors import UserError
+from mixdist.files import write_json
+from mixdist.world import read_world
+
+PROGRAM = "mixdist reproduce gradient-alignment"
+PAPER = {"cos_ssl_sl": 0.018, "cos_ssl_mix": 0.791, "cos_sl_mix": 0.598}  # Sec. 3.2.1; averages, of what is not said
+LABELS = {"cos_ssl_sl": "SSL and SL", "cos_ssl_mix": "SSL and MIX", "cos_sl_mix": "SL and MIX"}
+PHASES = ("mix", "sl")
+EVERY = 10  # steps, where the settings do not say
+HELP = f"""\
+{PROGRAM} [--run DIR ...] [--json FILE], or all that mixdist train takes:
+cosines between the objectives' gradients in the backbone's last layer, beside the paper's (docs/gradient-alignment.md).
+  --run DIR ...  read finished runs that were trained with --train.align_every, instead of training one
+  --json FILE    write all figures
+Trains by default with --train.align_every {EVERY}; a run that is finished is not trained again.
+
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train or read, and print the means beside the paper's; return the exit code, of training where that failed.
+
+    Raises:
+        UserError: see `read_config`; a run without cosines.
+    """
+    options, rest = _parse(list(sys.argv[1:] if argv is None else argv))
+    folders = options.run
+    if not folders:
+        config = read_config(rest, PROGRAM)
+        measuring = [] if config.train.align_every else [f"--train.align_every={EVERY}"]
+        main_rank = read_world().is_main
+        if (code := train.main([*rest, *measuring])) or not main_rank:
+            return code or 0
+        folders = [config.run.dir]
+    elif rest:
+        raise UserError(f"{PROGRAM}: {rest[0]} is a setting of training, but --run reads runs that are trained already")
+    runs = {str(folder): read_cosines(folder) for folder in folders}
+    means = {phase: _means([found for run in runs.values() for found in run[phase]]) for phase in PHASES}
+    _print(runs, means)
+    if options.json:
+        write_json(options.json, {"means": means, "paper": PAPER, "runs": runs})
+    return 0
+
+
+def read_cosines(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return for each phase the records of a run that have cosines, as step, epoch and the three.
+
+    Raises:
+        UserError: there is no such run, or it has none.
+    """
+    path = folder / "metrics.jsonl"
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; give the folder of a run") from None
+    except ValueError as error:
+        raise UserError(f"{path} holds a line that is no record ({error})") from None
+    kept = ("step", "epoch", *PAPER)
+    found: dict[str, list[dict[str, Any]]] = {
+        phase: [
+            {key: record[key] for key in kept}
+            for record in records
+            if record["phase"] == phase and record.get("cos_ssl_sl") is not None
+        ]
+        for phase in PHASES
+    }
+    if not any(found.values()):
+        raise UserError(
+            f"{folder} has no cosines: train it with --train.align_every {EVERY}, in an arm that trains both heads "
+            f"(mixtraining or ssl+sl)"
+        )
+    return found
+
+
+def _means(found: list[dict[str, Any]]) -> dict[str, float] | None:
+    return {key: fmean(one[key] for one in found) for key in PAPER} if found else None
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(PROGRAM, allow_abbrev=False, add_help=False, exit_on_error=False)
+    parser.add_argument("--run", type=Path, nargs="+", default=[])
+    parser.add_argument("--json", type=Path)
+    try:
+        options, rest = parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{PROGRAM}: {error}") from None
+    if {"-h", "--help"} & set(rest):
+        sys.stdout.write(HELP)
+    return options, rest
+
+
+def _print(runs: dict[str, dict[str, list[dict[str, Any]]]], means: dict[str, dict[str, float] | None]) -> None:
+    console = plain_or_terminal()
+    counts = {phase: sum(len(run[phase]) for run in runs.values()) for phase in PHASES}
+    table = Table("gradients of", *(f"{phase} phase" for phase in PHASES), "paper")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for key, label in LABELS.items():
+        ours = ["-" if (mean := means[phase]) is None else f"{mean[key]:.3f}" for phase in PHASES]
+        table.add_row(label, *ours, f"{PAPER[key]:.3f}")
+    console.print(table)
+    told = ", ".join(f"{counts[phase]} records of the {phase} phase" for phase in PHASES)
+    print_line(console, f"cosines, means over {told}, of {len(runs)} run{'s' if len(runs) > 1 else ''}")
