@@ -1,0 +1,158 @@
+"""launch/ and docker/: the scripts run for real and lint clean; manifests and images hold what they name."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from launching import environment, run
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch"), *ROOT.glob("tests/*.sh"), ROOT / ".ci/run"])
+MODEL = [
+    "--model.patch_size=4",
+    "--model.options={depth: 1, embed_dim: 24, num_heads: 2}",
+    "--model.decoder_depth=1",
+    "--model.decoder_heads=2",
+]
+SHORT = [*MODEL, "--method.ssl_epochs=1", "--method.sl_epochs=1", "--train.batch=16", "--tracking.wandb=disabled"]
+
+
+def documents(path: Path) -> list[dict]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_clean_to_shellcheck(script):
+    done = subprocess.run([BIN / "shellcheck", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_dockerfile_is_clean_to_hadolint():
+    done = subprocess.run([BIN / "hadolint", ROOT / "docker/Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_the_image_copies_is_there_and_let_through_by_the_ignore_file():
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE)
+    sources = [source for copy in copies for source in copy.split()]
+    assert len(sources) >= 7
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert any(source == one or source.startswith(f"{one}/") for one in allowed), source
+
+
+def test_the_image_names_commands_that_exist():
+    text = (ROOT / "docker/Dockerfile").read_text()
+    scripts = re.search(r"\[project.scripts\]\n(\w+) =", (ROOT / "pyproject.toml").read_text())
+    commands = re.findall(r'CMD \["(\w+)", "(\S+?)"', text)
+    assert commands == [("mixdist", "doctor"), ("mixdist", "--help")]
+    assert scripts is not None
+    assert scripts[1] == "mixdist"
+    for _, argument in commands:
+        assert run([str(BIN / "mixdist"), argument, *(["--help"] if argument == "doctor" else [])], ROOT).code == 0
+    assert re.search(r"^FROM \S+:\d+\.\d+\.\d+\S* AS build$", text, re.MULTILINE), "an exact tag"
+    assert "\nUSER 1000\n" in text
+
+
+def test_compose_gives_shared_memory_gpus_and_an_entry_that_the_image_has():
+    (service,) = documents(ROOT / "docker/compose.yaml")[0]["services"].values()
+    assert (ROOT / service["entrypoint"][0].removeprefix("/opt/mixdist/")).is_file()
+    assert service["shm_size"] == "8g"
+    assert service["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+
+
+def test_a_plain_job_fits_the_schemas_of_kubernetes():
+    path = ROOT / "launch/kubernetes/job.yaml"
+    done = subprocess.run([BIN / "kubernetes-validate", "--strict", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "job/mixdist against version" in done.stdout + done.stderr
+    _, job = documents(path)
+    check_pod(job["spec"]["template"]["spec"])
+
+
+def test_the_pod_of_a_trainjob_fits_the_schemas_of_kubernetes(tmp_path):
+    # The schemas of Kubeflow's own kinds are on a cluster that has them; the pod inside is Kubernetes' own.
+    runtime, job = documents(ROOT / "launch/kubernetes/trainjob.yaml")
+    pod = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    check_pod(pod)
+    assert job["spec"]["runtimeRef"] == {"kind": runtime["kind"], "name": runtime["metadata"]["name"]}
+    whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "node"}, "spec": {**pod, "restartPolicy": "Never"}}
+    (tmp_path / "pod.yaml").write_text(yaml.safe_dump(whole))
+    command = [BIN / "kubernetes-validate", "--strict", tmp_path / "pod.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_pod(pod):
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
+    assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
+    assert "/dev/shm" in [mount["mountPath"] for mount in container["volumeMounts"]]
+    for word in [*container.get("command", []), *(arg.rpartition("=")[2] for arg in container.get("args", []))]:
+        if word.startswith("/opt/mixdist/"):
+            assert (ROOT / word.removeprefix("/opt/mixdist/")).is_file(), word
+
+
+@pytest.mark.parametrize("hardware", sorted(ROOT.glob("configs/hardware/*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("method", sorted(ROOT.glob("configs/paper/*.yaml")), ids=lambda path: path.name)
+def test_hardware_configs_go_with_those_of_the_method(hardware, method):
+    done = run([str(BIN / "mixdist"), "train", "--config", str(method), str(hardware), "--print-config"], ROOT)
+    assert done.code == 0, done.err
+    config = yaml.safe_load(done.out)
+    assert config["train"]["precision"] == "bf16"
+    assert config["model"]["backbone"] == yaml.safe_load(method.read_text())["model"]["backbone"]
+
+
+@pytest.mark.distributed
+@pytest.mark.minutes
+def test_one_node_and_deepspeeds_launcher_train_and_print_their_command(packed_sets, tmp_path):
+    for script, more in (("one-node.sh", {}), ("deepspeed.sh", {"DS_ACCELERATOR": "cpu"})):
+        done = train_by(script, packed_sets, tmp_path, script, RANKS="2", **more)
+        out, err = done.communicate(timeout=300)
+        assert done.returncode == 0, err
+        assert f"mixdist.train --{'parallel' if more else 'data'}." in out.splitlines()[0]
+        assert (tmp_path / script / "result.json").is_file()
+
+
+@pytest.mark.distributed
+@pytest.mark.minutes
+def test_many_nodes_find_each_other(packed_sets, tmp_path):
+    here = {"NODES": "2", "MAIN": f"127.0.0.1:{free_port()}", "RANKS": "1"}
+    nodes = [train_by("many-nodes.sh", packed_sets, tmp_path, "run", **here) for _ in range(2)]
+    for node in nodes:
+        _, err = node.communicate(timeout=300)
+        assert node.returncode == 0, err
+    assert (tmp_path / "run" / "result.json").is_file()
+
+
+def test_many_nodes_say_what_is_missing(tmp_path):
+    done = subprocess.run(
+        [ROOT / "launch/many-nodes.sh"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": environment()["PATH"]},
+    )
+    assert done.returncode != 0
+    assert "NODES: set it to the number of nodes" in done.stderr
+
+
+def train_by(script, packed_sets, folder, name, **more):
+    own = {**environment(), **more, "PATH": f"{BIN}:{environment()['PATH']}"}
+    command = [ROOT / "launch" / script, f"--data.sl={packed_sets / 'tiny'}", *SHORT, f"--run.dir={name}"]
+    return subprocess.Popen(command, cwd=folder, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
