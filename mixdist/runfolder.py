@@ -132,7 +132,7 @@ class RunFolder:
         if resume == "fresh":
             self._remove_checkpoints()
             rmtree(self.hang, ignore_errors=True)
-            for name in ("config.yaml", "plan.json", "metrics.jsonl"):
+            for name in ("config.yaml", "plan.json", "metrics.jsonl", "wandb-id.txt"):
                 (self.path / name).unlink(missing_ok=True)
             for file in (self.result, self.reconstruction, self.quarantine, self.not_finite, self.stopped, self.error):
                 file.unlink(missing_ok=True)

@@ -42,6 +42,7 @@ class Run:
     not_finite: Path  #: file for what is known of a batch whose gradient is not finite, where the run ends by it
     progress: Progress = field(default_factory=Progress)
     moments: State = field(default_factory=dict)
+    tracked: dict[str, str] = field(default_factory=dict)  #: what trackers want back on a resume; rank 0's counts
 
     asked_to_stop: Callable[[], int] = lambda: 0  #: the signal that asked this rank to stop, 0 for none
 
@@ -72,6 +73,7 @@ class Run:
         self.moments = parts["moments"]
         self.progress = Progress.from_state_dict(parts["progress"])
         self.feed.bad.load_state_dict(parts["bad"])
+        self.tracked = dict(parts.get("trackers", {}))  # earlier checkpoints have none
         if self.ema:
             self.ema.load_state_dict(parts["ema"], self.progress.step - self.progress.skipped)
         if self.progress.step != (main := self.world.from_main(self.progress.step)):
@@ -138,5 +140,6 @@ class Run:
             "plan": self.plan.hash,
             "progress": self.progress.state_dict(),
             "bad": self.feed.bad.state_dict(),
+            "trackers": self.tracked,
             **({"ema": self.ema.state_dict()} if self.ema else {}),
         }
