@@ -25,13 +25,13 @@ from mixdist.engine.error_report import error_kept
 from mixdist.engine.fit import fit_micro_batch
 from mixdist.engine.loop import Trainer
 from mixdist.engine.precision import allow_tf32, choose_precision
-from mixdist.engine.result import facts, make_result
+from mixdist.engine.result import confusion_json, facts, make_result
 from mixdist.engine.signals import Signals
 from mixdist.engine.snapshot import reconstruction_png
 from mixdist.engine.strategies import check_strategy
 from mixdist.engine.watchdog import Watchdog
 from mixdist.errors import MixdistError, PeerError, StoppedError, UserError
-from mixdist.files import atomic, write_json
+from mixdist.files import atomic, write_json, write_text
 from mixdist.launchers import without_local_rank
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Plan, make_plan
@@ -218,10 +218,16 @@ def build_trainer(
     feed = open_feed(config, samples, world, folder.quarantine if world.is_main else None, fitted)
     feed = replace(feed, notes=(*notes, *feed.notes))
 
-    def reconstructed(model: MixModel) -> None:
+    def reconstructed(model: MixModel, epoch: int | None) -> str:
+        path = folder.reconstruction if epoch is None else folder.reconstructions / f"epoch-{epoch:04d}.png"
         if world.is_main:
-            with atomic(folder.reconstruction) as file:
+            path.parent.mkdir(exist_ok=True)
+            with atomic(path) as file:
                 file.write(reconstruction_png(model, feed, precision))
+        return path.relative_to(folder.path).as_posix()
+
+    def confused(counts: list[list[int]]) -> None:
+        write_text(folder.confusion, confusion_json(samples.sl.classes, counts))
 
     return Trainer(
         config=config,
@@ -234,6 +240,7 @@ def build_trainer(
             folder.checkpoints, run_identity(config, samples), config.run.keep_checkpoints, config.run.keep_best
         ),
         reconstructed=reconstructed,
+        confused=confused,
         not_finite=folder.not_finite,
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,6 +74,12 @@ def make_result(trainer: Trainer, samples: Samples, setup_s: float, wall_s: floa
         "memory_mb": peak_memory_mb(trainer.world.device),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def confusion_json(classes: Sequence[str], counts: list[list[int]]) -> str:
+    """Return the content of confusion.json: class names, and a line a class with what its samples were taken for."""
+    rows = ",\n    ".join(json.dumps(row) for row in counts)
+    return f'{{\n  "classes": {json.dumps(list(classes), ensure_ascii=False)},\n  "counts": [\n    {rows}\n  ]\n}}\n'
 
 
 def _device_name(device: torch.device) -> str:

@@ -33,5 +33,7 @@ def main_trackers(tracking: TrackingConfig) -> Trackers:
     if wandb == "online" or wandb == "offline":
         # Last, so that the result is on the screen before an upload is waited for.
         patience = (tracking.timeout_s, tracking.timeout_s + START_OVER_S)
-        trackers.append(WandbSink(wandb, tracking.project, tracking.entity, console.message, *patience))
+        trackers.append(
+            WandbSink(wandb, tracking.project, tracking.entity, console.message, *patience, images=tracking.images)
+        )
     return Trackers(*trackers)

@@ -18,12 +18,14 @@ from typing import Any, Literal
 
 from mixdist.engine.record import StepRecord
 from mixdist.files import write_text
+from mixdist.tracking import wandb_media
 from mixdist.tracking.background import Background
 from mixdist.tracking.sync import mark_sent
 from mixdist.tracking.tracker import RunInfo
 from mixdist.tracking.wandb_values import AXES, described, summary, values
 
 RUN_ID = "wandb-id.txt"
+LAST_PICTURE = "reconstruction.png"
 CARRIED = "wandb"  #: the id's name among what checkpoints carry
 STOP_TIMEOUT_S = (
     4.0  # for a run that ends early: torchrun kills ranks 30 s after a signal, most of which a save may take
@@ -42,6 +44,7 @@ class WandbSink:
             this long too where the process ends before, so it belongs below ``close_timeout_s``.
         close_timeout_s: how long ``finish`` waits at most; ``STOP_TIMEOUT_S`` at most where the run ended early.
         capacity: records that may wait to be sent; what comes on top is dropped and counted.
+        images: pictures go to W&B too.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class WandbSink:
         init_timeout_s: float = 20.0,
         close_timeout_s: float = 30.0,
         capacity: int = 1000,
+        images: bool = False,
     ) -> None:
         self._mode = mode
         self._project = project
@@ -61,6 +65,7 @@ class WandbSink:
         self._init_timeout_s = init_timeout_s
         self._close_timeout_s = close_timeout_s
         self._capacity = capacity
+        self._images = images
         self._thread: Background | None = None
         self._given_up = False
         self._dropped = 0  # records that found the queue full; only the training thread writes it
@@ -119,6 +124,7 @@ class WandbSink:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
+        self._wandb = wandb
         write_text(info.folder / RUN_ID, info.carried[CARRIED] + "\n")
         wandb.setup(settings=wandb.Settings(silent=True))  # silent: no banner, and no question for a key
         mode, reason = self._mode, ""
@@ -171,13 +177,23 @@ class WandbSink:
         if self._run is not None:
             # By its step, which W&B takes only once: what a resumed run does again is there already, and the parts of
             # an offline run fit together whenever they are uploaded.
-            self._run.log(values(record, self._world_size), step=record.step)
+            self._run.log(values(record, self._world_size) | self._picture(record), step=record.step)
             self._unsent -= 1
+
+    def _picture(self, record: StepRecord) -> dict[str, Any]:
+        if not self._images or record.reconstruction is None:
+            return {}
+        return wandb_media.picture(self._wandb, self._folder, record.reconstruction, record.epoch)
 
     def _close(self, result: dict[str, Any] | None) -> None:
         if self._run is None:
             return
         if result is not None:
+            last = wandb_media.classes(self._wandb, self._folder)
+            if self._images and (self._folder / LAST_PICTURE).is_file():
+                last |= wandb_media.picture(self._wandb, self._folder, LAST_PICTURE, "last")
+            if last:
+                self._run.log(last)
             self._run.summary.update(summary(result))
         self._run.finish(exit_code=0 if result is not None else 1)
         if self._part is not None and not self._unsent + self._dropped:

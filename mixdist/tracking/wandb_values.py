@@ -34,7 +34,7 @@ def values(record: StepRecord, world_size: int) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, value in record.as_dict().items():
         room = "" if name in _OWN_ROOM else "eval/" if name in _EVALUATIONS else "train/"
-        if value is not None:
+        if value is not None and name != "reconstruction":  # a file's name; whether the file itself goes, the sink says
             told[room + name] = value
     return {**told, "train/images_per_s_per_device": record.images_per_s / world_size}
 

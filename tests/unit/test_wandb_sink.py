@@ -49,9 +49,9 @@ class FakeRun:
     def define_metric(self, name: str, step_metric: str | None = None) -> None:
         self.axes[name] = step_metric
 
-    def log(self, values: dict[str, Any], step: int) -> None:
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
         self.on_log()
-        assert step == values["step"]
+        assert step == values.get("step")
         self.logged.append(values)
 
     def finish(self, exit_code: int) -> None:
@@ -68,6 +68,15 @@ class FakeWandb(ModuleType):
         self.refused, self.on_log = refused, on_log
         self.calls: list[tuple[str, Any]] = []
         self.runs: list[FakeRun] = []
+
+    def Image(self, path: str, caption: str) -> tuple[str, str]:  # noqa: N802
+        return path, caption
+
+    def Table(self, columns: list[str], data: list[list[Any]]) -> dict[str, Any]:  # noqa: N802
+        return {"columns": columns, "data": data}
+
+    def plot_table(self, data_table: dict[str, Any], **options: Any) -> dict[str, Any]:
+        return data_table
 
     def setup(self, settings: SimpleNamespace) -> None:
         self.calls.append(("setup", settings.silent))
@@ -328,6 +337,36 @@ def test_a_slow_wandb_gets_what_the_queue_holds_and_the_rest_is_counted(tmp_path
     tracker.finish(RESULT)
     assert [values["step"] for values in fake.runs[0].logged] == [1, 2, 3, 4, 5]
     assert said[-1] == f"W&B did not get 6 records; {tmp_path} has all of them"
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_pictures_go_only_where_that_was_asked_for(tmp_path: Path, use: Any, images: bool) -> None:
+    fake = use(FakeWandb())
+    (tmp_path / "reconstruction.png").write_bytes(b"PNG")
+    tracker = sink([], images=images)
+    tracker.start(info(tmp_path))
+    tracker.log(replace(RECORD, reconstruction="reconstructions/epoch-0001.png"))
+    tracker.finish(RESULT)
+    sent = [values["reconstructions"] for values in fake.runs[0].logged if "reconstructions" in values]
+    names = [Path(path).relative_to(tmp_path).as_posix() for path, _ in sent]
+    assert names == (["reconstructions/epoch-0001.png", "reconstruction.png"] if images else [])
+    assert not any(
+        "epoch-0001" in str(value) for name, value in fake.runs[0].logged[0].items() if name != "reconstructions"
+    )
+
+
+def test_the_confusion_matrix_and_each_class_are_sent_at_the_end(tmp_path: Path, use: Any) -> None:
+    fake = use(FakeWandb())
+    (tmp_path / "confusion.json").write_text(
+        '{"classes": ["ash", "elm", "fir"], "counts": [[3, 1, 0], [0, 2, 0], [0, 0, 0]]}'
+    )
+    tracker = sink([])
+    tracker.start(info(tmp_path))
+    tracker.finish(RESULT)
+    (sent,) = fake.runs[0].logged
+    assert sent["per_class"]["data"] == [["ash", 75.0, 4], ["elm", 100.0, 2], ["fir", None, 0]]
+    assert sent["confusion"]["data"][:4] == [["ash", "ash", 3], ["ash", "elm", 1], ["ash", "fir", 0], ["elm", "ash", 0]]
+    assert len(sent["confusion"]["data"]) == 9
 
 
 def test_the_thread_cannot_keep_the_process_alive(tmp_path: Path, use: Any) -> None:
