@@ -26,6 +26,7 @@ COMMANDS = {
     "train": Command("train; the same as python -m mixdist.train", "mixdist.train"),
     "doctor": Command("say whether this machine can train", "mixdist.doctor.command"),
     "plan": Command("say what a run will do and take, without training it", "mixdist.planning.command"),
+    "sync": Command("upload to Weights & Biases what runs kept offline", "mixdist.tracking.sync"),
     "compare": Command("compare finished runs", "mixdist.report.compare"),
     "reproduce gradient-alignment": Command(
         "cosines between the objectives' gradients, beside the paper", "mixdist.paper.gradient_alignment"

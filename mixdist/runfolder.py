@@ -44,6 +44,16 @@ class RunFolder:
         return self.path / "reconstruction.png"
 
     @property
+    def reconstructions(self) -> Path:
+        """Folder of the same pictures through training, where tracking.reconstruct_every asks for them."""
+        return self.path / "reconstructions"
+
+    @property
+    def confusion(self) -> Path:
+        """confusion.json: of each class of the test split, what its samples were taken for at the end."""
+        return self.path / "confusion.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the one job that trains here, and gone with it."""
         return self.path / "lock"
@@ -131,10 +141,12 @@ class RunFolder:
         self._make()
         if resume == "fresh":
             self._remove_checkpoints()
-            rmtree(self.hang, ignore_errors=True)
-            for name in ("config.yaml", "plan.json", "metrics.jsonl"):
+            for folder in (self.hang, self.reconstructions):
+                rmtree(folder, ignore_errors=True)
+            for name in ("config.yaml", "plan.json", "metrics.jsonl", "wandb-id.txt"):
                 (self.path / name).unlink(missing_ok=True)
-            for file in (self.result, self.reconstruction, self.quarantine, self.not_finite, self.stopped, self.error):
+            outcomes = (self.result, self.confusion, self.reconstruction, self.stopped)
+            for file in (*outcomes, self.quarantine, self.not_finite, self.error):
                 file.unlink(missing_ok=True)
         if resume == "require" and all(path.suffix == ".partial" for path in self.checkpoints.glob("step-*")):
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")

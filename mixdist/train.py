@@ -25,13 +25,13 @@ from mixdist.engine.error_report import error_kept
 from mixdist.engine.fit import fit_micro_batch
 from mixdist.engine.loop import Trainer
 from mixdist.engine.precision import allow_tf32, choose_precision
-from mixdist.engine.result import make_result
+from mixdist.engine.result import confusion_json, facts, make_result
 from mixdist.engine.signals import Signals
 from mixdist.engine.snapshot import reconstruction_png
 from mixdist.engine.strategies import check_strategy
 from mixdist.engine.watchdog import Watchdog
 from mixdist.errors import MixdistError, PeerError, StoppedError, UserError
-from mixdist.files import atomic, write_json
+from mixdist.files import atomic, write_json, write_text
 from mixdist.launchers import without_local_rank
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Plan, make_plan
@@ -109,14 +109,13 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
         if world.is_main:
             sys.stdout.write(f"{folder.path} is finished (result.json); --run.resume fresh trains it again\n")
         return 0
-    tracking = config.tracking
-    trackers = main_trackers(tracking.wandb, tracking.project, tracking.entity) if world.is_main else Trackers()
+    trackers = main_trackers(config.tracking) if world.is_main else Trackers()
     result = None
     try:
         with world.together():
             if world.is_main:
                 folder.write_start(config, plan.as_dict())
-            trackers.start(run_info(config, plan, trainer, world))
+            trackers.start(run_info(config, plan, trainer, samples))
         for note in (*trainer.checkpoints.warnings, *(() if resumed else plan.notes)):
             trackers.message(note)
         setup_s = time.perf_counter() - began
@@ -219,10 +218,16 @@ def build_trainer(
     feed = open_feed(config, samples, world, folder.quarantine if world.is_main else None, fitted)
     feed = replace(feed, notes=(*notes, *feed.notes))
 
-    def reconstructed(model: MixModel) -> None:
+    def reconstructed(model: MixModel, epoch: int | None) -> str:
+        path = folder.reconstruction if epoch is None else folder.reconstructions / f"epoch-{epoch:04d}.png"
         if world.is_main:
-            with atomic(folder.reconstruction) as file:
+            path.parent.mkdir(exist_ok=True)
+            with atomic(path) as file:
                 file.write(reconstruction_png(model, feed, precision))
+        return path.relative_to(folder.path).as_posix()
+
+    def confused(counts: list[list[int]]) -> None:
+        write_text(folder.confusion, confusion_json(samples.sl.classes, counts))
 
     return Trainer(
         config=config,
@@ -235,12 +240,14 @@ def build_trainer(
             folder.checkpoints, run_identity(config, samples), config.run.keep_checkpoints, config.run.keep_best
         ),
         reconstructed=reconstructed,
+        confused=confused,
         not_finite=folder.not_finite,
     )
 
 
-def run_info(config: Config, plan: Plan, trainer: Trainer, world: World) -> RunInfo:
+def run_info(config: Config, plan: Plan, trainer: Trainer, samples: Samples) -> RunInfo:
     """Tell the trackers what starts."""
+    world = trainer.world
     device = "1 process" if world.size == 1 else f"{world.size} processes"
     parallel = config.parallel
     layout = {"deepspeed": f", deepspeed ZeRO {parallel.zero_stage}", "fsdp": ", fsdp"}.get(parallel.strategy, "")
@@ -260,6 +267,10 @@ def run_info(config: Config, plan: Plan, trainer: Trainer, world: World) -> RunI
         group=config.tracking.group or config.run.dir.resolve().parent.name,
         arm=config.method.arm,
         title=title,
+        world_size=world.size,
+        tags=(config.method.arm, config.model.backbone, samples.sl.folder.name, *config.tracking.tags),
+        facts=facts(trainer, samples) if world.is_main else {},
+        carried=trainer.tracked,
     )
 
 

@@ -46,3 +46,17 @@ class TrackingConfig(Section):
     project: str = Field("mixdist", description="W&B project")
     entity: str | None = Field(None, description="W&B entity; default: the user's own")
     group: str | None = Field(None, description="W&B group; default: the name of the run folder's parent")
+    tags: list[str] = Field([], description="W&B tags, beside arm, backbone and data set")
+    images: bool = Field(False, description="pictures of reconstructions go to W&B too, and so leave this machine")
+    reconstruct_every: int | None = Field(
+        None,
+        ge=1,
+        description="epochs between two pictures of what the reconstruction head makes of fixed images, kept in "
+        "run.dir/reconstructions; default: one at the end",
+    )
+    timeout_s: float = Field(
+        20,
+        gt=0,
+        le=600,
+        description="seconds that W&B has to answer when the run starts, else it goes on offline; 10 more at its end",
+    )

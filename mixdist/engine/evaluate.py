@@ -12,6 +12,8 @@ from mixdist.engine.precision import Precision
 from mixdist.errors import DataError
 from mixdist.model.mixmodel import MixModel
 
+MOST_CONFUSED = 1000  # classes up to which a confusion matrix is counted: 8 MB
+
 
 @dataclass(frozen=True)
 class Score:
@@ -20,6 +22,8 @@ class Score:
     samples: int
     top1: int  #: samples whose label has the highest logit
     top5: int | None  #: samples whose label is among the five highest; None for fewer than 6 classes
+    #: [label][class with the highest logit] -> samples; None where it was not asked for, or beyond ``MOST_CONFUSED``
+    confusion: list[list[int]] | None = None
 
     @property
     def accuracy(self) -> float:
@@ -33,7 +37,7 @@ class Score:
 
 
 @torch.no_grad()
-def evaluate(model: MixModel, test: TestStream, precision: Precision) -> Score:
+def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion: bool = False) -> Score:
     """Evaluate every sample of the test split once, over all ranks; one that cannot be read is not counted.
 
     The model is the same on all of them (`Strategy.publish`).
@@ -44,6 +48,8 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision) -> Score:
     model.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=test.world.device)
     classes = model.classifier.out_features
+    confused = torch.zeros(classes**2 if confusion and classes <= MOST_CONFUSED else 0, dtype=torch.int64)
+    confused = confused.to(test.world.device)
     for batch in test:
         heartbeat.beat("eval")
         inputs = test.prepare(batch)
@@ -54,9 +60,13 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision) -> Score:
         readable = inputs.weight > 0
         hits = (best == inputs.labels[:, None]) & readable[:, None]
         counts += torch.stack([hits[:, 0].sum(), hits.sum(), readable.sum()])
+        if len(confused):
+            pairs = (inputs.labels * classes + best[:, 0])[readable]
+            confused += torch.bincount(pairs, minlength=len(confused))
     model.train()
     heartbeat.beat("eval")
     top1, top5, samples = (int(count) for count in test.world.sum(counts))
     if samples == 0:
         raise DataError("none of the test samples can be read, so there is nothing to evaluate on").everywhere()
-    return Score(samples, top1, top5 if classes > 5 else None)
+    matrix = test.world.sum(confused).reshape(classes, classes).tolist() if len(confused) else None
+    return Score(samples, top1, top5 if classes > 5 else None, matrix)

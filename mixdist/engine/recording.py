@@ -12,7 +12,13 @@ from mixdist.engine.window import Measured, peak_memory_mb
 
 
 def make_record(
-    update: Updater, epoch: int, measured: Measured, progress: Progress, bad_samples: int, score: Score | None
+    update: Updater,
+    epoch: int,
+    measured: Measured,
+    progress: Progress,
+    bad_samples: int,
+    score: Score | None,
+    picture: str | None,
 ) -> StepRecord:
     """Return the record of the step that ``progress`` stands at, in 0-based ``epoch`` of the updater's phase."""
     phase, rates = update.phase, update.strategy.optimiser.rates()
@@ -43,6 +49,7 @@ def make_record(
         cos_sl_mix=cosines[2],
         skipped=progress.skipped,
         bad_samples=bad_samples,
+        reconstruction=picture,
     )
 
 

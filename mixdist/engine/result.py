@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,14 +22,34 @@ VERSION = 1
 PACKAGES = ("mixdist", "torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "wandb")
 
 
+def facts(trainer: Trainer, samples: Samples) -> dict[str, Any]:
+    """Return what is known of a run before it trains and stands in no setting; part of result.json."""
+    config = trainer.config
+    return {
+        "arm": config.method.arm,
+        "seed": config.seed,
+        "world_size": trainer.world.size,
+        "device": _device_name(trainer.world.device),
+        "precision": trainer.precision.name,
+        "fraction": config.data.fraction,
+        "labelled": len(samples.sl_ids),
+        "unlabelled": samples.unlabelled,
+        "backbone": config.model.backbone,
+        "data": samples.sl.folder.name,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "git": _git_revision(),
+    }
+
+
 def make_result(trainer: Trainer, samples: Samples, setup_s: float, wall_s: float) -> dict[str, Any]:
     """Return the content of result.json; docs/run-folder.md describes each field."""
-    progress, config, plan = trainer.progress, trainer.config, trainer.plan
+    progress, plan = trainer.progress, trainer.plan
     costs = {phase.name: (phase, progress.phases[phase.name]) for phase in plan.phases}
     return {
         "format": FORMAT,
         "version": VERSION,
-        "arm": config.method.arm,
+        **facts(trainer, samples),
         "accuracy": progress.accuracy,
         "top5": progress.top5,
         "latency_s": progress.latency_s,
@@ -47,23 +69,17 @@ def make_result(trainer: Trainer, samples: Samples, setup_s: float, wall_s: floa
         "wall_s": wall_s,
         "images_per_s": progress.samples / progress.latency_s,
         "samples": progress.samples,
-        "seed": config.seed,
-        "world_size": trainer.world.size,
-        "device": _device_name(trainer.world.device),
-        "precision": trainer.precision.name,
-        "fraction": config.data.fraction,
-        "labelled": len(samples.sl_ids),
-        "unlabelled": samples.unlabelled,
         "skipped": progress.skipped,
         "bad_samples": len(trainer.feed.bad.found),
-        "backbone": config.model.backbone,
-        "data": samples.sl.folder.name,
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "memory_mb": peak_memory_mb(trainer.world.device),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "git": _git_revision(),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def confusion_json(classes: Sequence[str], counts: list[list[int]]) -> str:
+    """Return the content of confusion.json: class names, and a line a class with what its samples were taken for."""
+    rows = ",\n    ".join(json.dumps(row) for row in counts)
+    return f'{{\n  "classes": {json.dumps(list(classes), ensure_ascii=False)},\n  "counts": [\n    {rows}\n  ]\n}}\n'
 
 
 def _device_name(device: torch.device) -> str:

@@ -38,10 +38,14 @@ class Run:
     world: World
     precision: Precision
     checkpoints: Checkpoints
-    reconstructed: Callable[[MixModel], None]  #: called on every rank when R and B have last been trained together
+    #: Called on every rank when R and B have last been trained together; with the number of a 1-based epoch where a
+    #: picture of it is due. Returns the picture's name in the run folder.
+    reconstructed: Callable[[MixModel, int | None], str]
+    confused: Callable[[list[list[int]]], None]  #: called on rank 0 with the confusion matrix of the last evaluation
     not_finite: Path  #: file for what is known of a batch whose gradient is not finite, where the run ends by it
     progress: Progress = field(default_factory=Progress)
     moments: State = field(default_factory=dict)
+    tracked: dict[str, str] = field(default_factory=dict)  #: what trackers want back on a resume; rank 0's counts
 
     asked_to_stop: Callable[[], int] = lambda: 0  #: the signal that asked this rank to stop, 0 for none
 
@@ -72,6 +76,7 @@ class Run:
         self.moments = parts["moments"]
         self.progress = Progress.from_state_dict(parts["progress"])
         self.feed.bad.load_state_dict(parts["bad"])
+        self.tracked = dict(parts.get("trackers", {}))  # earlier checkpoints have none
         if self.ema:
             self.ema.load_state_dict(parts["ema"], self.progress.step - self.progress.skipped)
         if self.progress.step != (main := self.world.from_main(self.progress.step)):
@@ -90,10 +95,27 @@ class Run:
         start = time.perf_counter()
         self._publish(strategy)
         with self._judged():
-            score = evaluate(self.model, self.feed.test, self.precision)
+            score = evaluate(self.model, self.feed.test, self.precision, ends)
+        if score.confusion is not None:
+            with self.world.together():
+                if self.world.is_main:
+                    self.confused(score.confusion)
         self.progress.evaluation_s += time.perf_counter() - start
         self.progress.accuracy, self.progress.top5 = score.accuracy, score.top5_accuracy
         return score
+
+    def picture(self, phase: Phase, epoch: int, strategy: Strategy) -> str | None:
+        """Have the fixed images reconstructed where that is due after 0-based ``epoch`` of a phase that trains R."""
+        every, number = self.config.tracking.reconstruct_every, phase.first_epoch + epoch + 1
+        if every is None or number % every or "reconstruct" not in phase.drives:
+            return None
+        start = time.perf_counter()
+        heartbeat.beat("eval")
+        self._publish(strategy)
+        with self.world.together(), self._judged():
+            name = self.reconstructed(self.model, number)
+        self.progress.evaluation_s += time.perf_counter() - start
+        return name
 
     def save(self, phase: Phase, strategy: Strategy, ends_phase: bool, accuracy: float | None) -> None:
         """Save a checkpoint; at the end of the last phase that reconstructs, let its pictures be taken."""
@@ -105,7 +127,7 @@ class Run:
         with self.world.together():
             if ends_phase and phase.name in reconstructing[-1:]:
                 with self._judged():
-                    self.reconstructed(self.model)
+                    self.reconstructed(self.model, None)
             if self.world.is_main:
                 self.checkpoints.save(self.progress.step, self._parts(), accuracy)
             heartbeat.beat("ckpt")  # a rank that has done its part is ahead of the one that writes
@@ -138,5 +160,6 @@ class Run:
             "plan": self.plan.hash,
             "progress": self.progress.state_dict(),
             "bad": self.feed.bad.state_dict(),
+            "trackers": self.tracked,
             **({"ema": self.ema.state_dict()} if self.ema else {}),
         }

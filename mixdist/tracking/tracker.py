@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,11 @@ class RunInfo:
     group: str
     arm: str  #: "sl", "ssl+sl" or "mixtraining"
     title: tuple[str, ...] = ()  #: lines for the top of the console: device, ranks, data
+    world_size: int = 1
+    tags: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)  #: what the config does not say: device, precision, code, ...
+    #: What the checkpoint of a resumed run brought back; a tracker's ``start`` puts in what the next ones shall hold.
+    carried: dict[str, str] = field(default_factory=dict)
 
 
 class Tracker(Protocol):
@@ -50,7 +55,7 @@ class Tracker(Protocol):
 
         Args:
             result: what result.json holds, or None where an error or an interruption ended the run. Trackers read
-                ``accuracy`` (percent), ``latency_s``, ``images_per_s`` and of ``phases`` each ``latency_s``.
+                what `mixdist.engine.result` puts there.
         """
 
 

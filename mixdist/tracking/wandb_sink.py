@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shlex
 from collections.abc import Callable
@@ -17,13 +18,18 @@ from typing import Any, Literal
 
 from mixdist.engine.record import StepRecord
 from mixdist.files import write_text
+from mixdist.tracking import wandb_media
 from mixdist.tracking.background import Background
-from mixdist.tracking.privacy import shareable
+from mixdist.tracking.sync import mark_sent
 from mixdist.tracking.tracker import RunInfo
+from mixdist.tracking.wandb_values import AXES, described, summary, values
 
 RUN_ID = "wandb-id.txt"
-_AXES = ("step", "epoch", "phase_epoch", "phase", "samples")
-_EVALUATIONS = ("accuracy", "top5")
+LAST_PICTURE = "reconstruction.png"
+CARRIED = "wandb"  #: the id's name among what checkpoints carry
+STOP_TIMEOUT_S = (
+    4.0  # for a run that ends early: torchrun kills ranks 30 s after a signal, most of which a save may take
+)
 
 
 class WandbSink:
@@ -36,8 +42,9 @@ class WandbSink:
         message: takes one line for the user; called from the background thread.
         init_timeout_s: how long to wait for the server before the run goes on offline. wandb's own exit hook waits
             this long too where the process ends before, so it belongs below ``close_timeout_s``.
-        close_timeout_s: how long ``finish`` waits at most.
+        close_timeout_s: how long ``finish`` waits at most; ``STOP_TIMEOUT_S`` at most where the run ended early.
         capacity: records that may wait to be sent; what comes on top is dropped and counted.
+        images: pictures go to W&B too.
     """
 
     def __init__(
@@ -49,6 +56,7 @@ class WandbSink:
         init_timeout_s: float = 20.0,
         close_timeout_s: float = 30.0,
         capacity: int = 1000,
+        images: bool = False,
     ) -> None:
         self._mode = mode
         self._project = project
@@ -57,16 +65,20 @@ class WandbSink:
         self._init_timeout_s = init_timeout_s
         self._close_timeout_s = close_timeout_s
         self._capacity = capacity
+        self._images = images
         self._thread: Background | None = None
         self._given_up = False
         self._dropped = 0  # records that found the queue full; only the training thread writes it
         self._unsent = 0  # records that W&B refused or that came when it was off; only the background thread writes it
         self._run: Any = None  # wandb's run; None before it is open and after the first failure
+        self._part: Path | None = None  # what wandb keeps of an online run until it is there
         self._sync = ""  # the command that uploads what W&B does not have
 
     def start(self, info: RunInfo) -> None:
-        """Begin to open the run, in the background."""
-        self._folder = info.folder
+        """Begin to open the run, in the background, under the id that it has had since its first start."""
+        self._folder, self._world_size = info.folder, info.world_size
+        kept = info.carried.get(CARRIED) or _kept_id(info.folder)
+        info.carried[CARRIED] = kept or secrets.token_hex(4)
         self._thread = Background("wandb", self._capacity)
         self._thread.offer(partial(self._guarded, partial(self._open, info)))
 
@@ -81,13 +93,14 @@ class WandbSink:
         """Do nothing: W&B gets records only."""
 
     def finish(self, result: dict[str, Any] | None) -> None:
-        """Close the run; give up, with a line, where that takes longer than ``close_timeout_s``."""
+        """Close the run; give up, with a line, where that takes too long."""
         if self._thread is None:
             return
-        closed = self._thread.close(partial(self._guarded, partial(self._close, result)), self._close_timeout_s)
+        patience_s = self._close_timeout_s if result is not None else min(self._close_timeout_s, STOP_TIMEOUT_S)
+        closed = self._thread.close(partial(self._guarded, partial(self._close, result)), patience_s)
         self._given_up = True
         if not closed:
-            self._message(f"W&B did not finish in {self._close_timeout_s:g} s and is left{self._how_to_upload()}")
+            self._message(f"W&B did not finish in {patience_s:g} s and is left{self._how_to_upload()}")
         elif lost := self._dropped + self._unsent:
             self._message(f"W&B did not get {lost} records; {self._folder} has all of them")
 
@@ -111,6 +124,8 @@ class WandbSink:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
+        self._wandb = wandb
+        write_text(info.folder / RUN_ID, info.carried[CARRIED] + "\n")
         wandb.setup(settings=wandb.Settings(silent=True))  # silent: no banner, and no question for a key
         mode, reason = self._mode, ""
         try:
@@ -123,7 +138,8 @@ class WandbSink:
                 wandb.teardown()  # else the id of the failed attempt stays in use
             run = self._init(wandb, info, mode)
         self._run = run
-        self._sync = "wandb sync " + shlex.quote(str(info.folder / "wandb" / Path(run.dir).parent.name))
+        self._part = Path(run.dir).parent if mode == "online" else None
+        self._sync = f"mixdist sync {shlex.quote(str(info.folder))}"
         self._say(f"W&B: {run.url}" if mode == "online" else f"W&B: offline{reason}; upload it with: {self._sync}")
 
     def _init(self, wandb: Any, info: RunInfo, mode: str) -> Any:
@@ -145,55 +161,52 @@ class WandbSink:
             entity=self._entity,
             mode=mode,
             dir=str(info.folder),
-            id=_run_id(info.folder),
+            id=info.carried[CARRIED],
             resume="allow",
-            name=info.run_name,
-            group=info.group,
-            job_type=info.arm,
-            config=shareable(info.config),
             settings=settings,
+            **described(info),
         )
-        # Images seen are the axis: W&B's own step cannot go back, which it must after a resume.
-        run.define_metric("samples")
-        run.define_metric("train/*", step_metric="samples")
-        run.define_metric("eval/*", step_metric="samples")
+        for axis in dict.fromkeys(AXES.values()):
+            run.define_metric(axis)
+        for names, axis in AXES.items():
+            run.define_metric(names, step_metric=axis)
         return run
 
     def _send(self, record: StepRecord) -> None:
         self._unsent += 1
         if self._run is not None:
-            self._run.log(_values(record))
+            # By its step, which W&B takes only once: what a resumed run does again is there already, and the parts of
+            # an offline run fit together whenever they are uploaded.
+            self._run.log(values(record, self._world_size) | self._picture(record), step=record.step)
             self._unsent -= 1
+
+    def _picture(self, record: StepRecord) -> dict[str, Any]:
+        if not self._images or record.reconstruction is None:
+            return {}
+        return wandb_media.picture(self._wandb, self._folder, record.reconstruction, record.epoch)
 
     def _close(self, result: dict[str, Any] | None) -> None:
         if self._run is None:
             return
         if result is not None:
-            self._run.summary.update(_summary(result))
+            last = wandb_media.classes(self._wandb, self._folder)
+            if self._images and (self._folder / LAST_PICTURE).is_file():
+                last |= wandb_media.picture(self._wandb, self._folder, LAST_PICTURE, "last")
+            if last:
+                self._run.log(last)
+            self._run.summary.update(summary(result))
         self._run.finish(exit_code=0 if result is not None else 1)
+        if self._part is not None and not self._unsent + self._dropped:
+            mark_sent(self._part)
 
 
-def _run_id(folder: Path) -> str:
-    """Return the W&B id of this run folder, made up at its first start, so that a resumed run stays one run."""
-    path = folder / RUN_ID
-    if not path.exists():
-        write_text(path, secrets.token_hex(4) + "\n")
-    return path.read_text(encoding="utf-8").strip()
-
-
-def _values(record: StepRecord) -> dict[str, Any]:
-    """Return what W&B gets of a record: axes by their name, the rest as train/NAME and eval/NAME, without Nones."""
-    values = {}
-    for name, value in record.as_dict().items():
-        room = "" if name in _AXES else "eval/" if name in _EVALUATIONS else "train/"
-        if value is not None:
-            values[room + name] = value
-    return values
-
-
-def _summary(result: dict[str, Any]) -> dict[str, Any]:
-    phases = {f"latency_s/{name}": phase["latency_s"] for name, phase in result["phases"].items()}
-    return {name: result[name] for name in ("accuracy", "latency_s", "images_per_s")} | phases
+def _kept_id(folder: Path) -> str | None:
+    """Return the id that an earlier start of this run folder left, if there is one."""
+    try:
+        text = (folder / RUN_ID).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if re.fullmatch(r"[a-z0-9]{1,64}", text) else None
 
 
 def _one_line(error: Exception) -> str:

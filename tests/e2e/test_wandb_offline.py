@@ -32,7 +32,11 @@ config = {"data": {"sl": str(folder.parent / "set")}, "run": {"dir": str(folder)
 sink.start(RunInfo(folder, config, (PhaseInfo("ssl", 1, 3),), 0, "seed0", "digits", "mixtraining"))
 for step in (1, 2, 3):
     sink.log(replace(record, step=step, samples=64 * step))
-sink.finish({"accuracy": 61.2, "latency_s": 1.0, "images_per_s": 64.0, "phases": {"ssl": {"latency_s": 1.0}}})
+sink.finish({
+    "accuracy": 61.2, "top5": None, "latency_s": 1.0, "evaluation_s": 0.5, "checkpoint_s": 0.5, "setup_s": 1.0,
+    "wall_s": 3.0, "samples": 64, "images_per_s": 64.0, "memory_mb": 10.0, "skipped": 0, "bad_samples": 0,
+    "parameters": 7, "git": None, "world_size": 1, "phases": {"ssl": {"latency_s": 1.0, "images_per_s": 64.0}},
+})
 """
 
 
@@ -70,7 +74,7 @@ def mute_server() -> Iterator[str]:
 def test_an_offline_run_is_kept_for_wandb_sync_and_holds_nothing_private(tmp_path: Path) -> None:
     printed = train(tmp_path, "offline", 20)
     file = offline_file(tmp_path)
-    assert printed == f"W&B: offline; upload it with: wandb sync {file.parent}\n"
+    assert printed == f"W&B: offline; upload it with: mixdist sync {file.parents[2]}\n"
     content = file.read_bytes()
     assert b"train/loss" in content
     assert CANARY.encode() not in content  # from argv, the environment, the host's name, and the paths of run and data
@@ -86,7 +90,7 @@ def test_online_without_a_key_goes_offline_without_a_question(tmp_path: Path) ->
 def test_a_dead_server_turns_the_run_offline(tmp_path: Path) -> None:
     printed = train(tmp_path, "online", 2, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="a" * 40)
     assert printed.startswith("W&B: offline (")
-    assert "wandb sync" in printed
+    assert "mixdist sync" in printed
     assert printed.count("\n") == 1
     assert b"train/loss" in offline_file(tmp_path).read_bytes()
 

@@ -508,9 +508,9 @@ def test_a_run_asked_to_stop_in_its_last_step_is_finished(trainer):
 # Evaluation
 
 
-def plain_evaluation(run):
-    """Count one image at a time, with torch's own sort."""
-    top1 = top5 = 0
+def guesses(run):
+    """Return the label of each test sample and its five best classes, one image at a time, with torch's own sort."""
+    found = []
     run.model.eval()
     for sample in run.feed.test.ids:
         image = seen(run.feed.test.images, np.array([sample])).permute(0, 3, 1, 2) / 255
@@ -518,12 +518,14 @@ def plain_evaluation(run):
         with torch.no_grad():
             normalised = (image - own.mean[:, None, None]) / own.std[:, None, None]
             logits = run.model(normalised, reconstruct=False, classify=True).logits[0]
-        best = logits.argsort(descending=True)[:5].tolist()
-        label = int(run.feed.test.labels[sample])
-        top1 += best[0] == label
-        top5 += label in best
+        found.append((int(run.feed.test.labels[sample]), logits.argsort(descending=True)[:5].tolist()))
     run.model.train()
-    return top1, top5
+    return found
+
+
+def plain_evaluation(run):
+    found = guesses(run)
+    return sum(label == best[0] for label, best in found), sum(label in best for label, best in found)
 
 
 @pytest.mark.parametrize("eval_batch", [1, 4, 256])
@@ -536,6 +538,32 @@ def test_evaluation_counts_what_a_plain_loop_counts(tmp_path, eval_batch):
     assert 0 < top5 < 21
     assert (score.accuracy, score.top5_accuracy) == (100 * top1 / 21, 100 * top5 / 21)
     assert run.model.training
+
+
+def test_the_confusion_matrix_counts_what_each_sample_was_taken_for(tmp_path):
+    data = tiny_set(tmp_path / "set", classes=7, train=14, test=21)
+    run = make_trainer(tiny_config(data, tmp_path / "run", {"train.eval_batch": 4, "seed": 3}))
+    score = evaluate(run.model, run.feed.test, run.precision, confusion=True)
+    counted = [[0] * 7 for _ in range(7)]
+    for label, best in guesses(run):
+        counted[label][best[0]] += 1
+    assert score.confusion == counted
+    assert sum(score.confusion[label][label] for label in range(7)) == score.top1
+    assert evaluate(run.model, run.feed.test, run.precision).confusion is None
+
+
+def test_pictures_through_training_change_no_weight_and_are_named_in_the_records(trainer):
+    plain = trainer(method__ssl_epochs=4, method__sl_epochs=3)
+    list(plain.records())
+    run = trainer(method__ssl_epochs=4, method__sl_epochs=3, tracking__reconstruct_every=2)
+    records = [record for record in run.records() if record.reconstruction]
+    assert [(record.epoch, record.phase, record.reconstruction) for record in records] == [
+        (2, "ssl", "reconstructions/epoch-0002.png"),
+        (4, "mix", "reconstructions/epoch-0004.png"),
+    ]
+    for record in records:
+        assert (run.config.run.dir / record.reconstruction).read_bytes().startswith(b"\x89PNG")
+    assert_equal(weights(run), weights(plain))
 
 
 def test_top_5_is_none_under_6_classes_and_a_count_from_6_on(tmp_path):
@@ -636,7 +664,7 @@ def test_nothing_to_resume_leaves_the_run_at_its_start(trainer):
 def test_the_pictures_are_taken_once_after_the_last_phase_that_reconstructs(trainer):
     run = trainer()
     taken = []
-    run.reconstructed = lambda model: taken.append(run.progress.step)
+    run.reconstructed = lambda model, epoch: taken.append(run.progress.step)
     list(run.records())
     assert taken == [phase_of(run, "sl").first_step]
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixdist.config.run_section import TrackingConfig
 from mixdist.engine.record import StepRecord
 from mixdist.errors import UserError
 from mixdist.tracking import PhaseInfo, RunInfo, Trackers, main_trackers
@@ -194,5 +195,5 @@ def test_wandb_mode_counts_where_the_config_leaves_it_open(
     monkeypatch: pytest.MonkeyPatch, asked: Any, environment: str, sinks: list[str]
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", environment)
-    trackers = main_trackers(asked, "project", None)._trackers
+    trackers = main_trackers(TrackingConfig(wandb=asked))._trackers
     assert [type(sink).__name__ + f":{getattr(sink, '_mode', '')}".rstrip(":") for sink in trackers] == sinks

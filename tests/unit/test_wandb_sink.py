@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -24,11 +25,11 @@ RECORD = StepRecord(
     memory_mb=10.0, latency_s=0.1, accuracy=61.2,
 )  # fmt: skip
 RESULT = {
-    "accuracy": 61.2,
-    "latency_s": 10.0,
-    "images_per_s": 5432.1,
-    "phases": {"ssl": {"latency_s": 4.0}, "sl": {"latency_s": 6.0}},
-}
+    "accuracy": 61.2, "top5": None, "latency_s": 8.0, "evaluation_s": 0.5, "checkpoint_s": 0.5, "setup_s": 1.0,
+    "wall_s": 11.0, "samples": 640, "images_per_s": 500.0, "memory_mb": 10.0, "skipped": 0, "bad_samples": 0,
+    "parameters": 7, "git": "0123abcd", "world_size": 2,
+    "phases": {"ssl": {"latency_s": 4.0, "images_per_s": 600.0}, "sl": {"latency_s": 4.0, "images_per_s": 400.0}},
+}  # fmt: skip
 
 
 class FakeRun:
@@ -48,8 +49,9 @@ class FakeRun:
     def define_metric(self, name: str, step_metric: str | None = None) -> None:
         self.axes[name] = step_metric
 
-    def log(self, values: dict[str, Any]) -> None:
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
         self.on_log()
+        assert step == values.get("step")
         self.logged.append(values)
 
     def finish(self, exit_code: int) -> None:
@@ -66,6 +68,15 @@ class FakeWandb(ModuleType):
         self.refused, self.on_log = refused, on_log
         self.calls: list[tuple[str, Any]] = []
         self.runs: list[FakeRun] = []
+
+    def Image(self, path: str, caption: str) -> tuple[str, str]:  # noqa: N802
+        return path, caption
+
+    def Table(self, columns: list[str], data: list[list[Any]]) -> dict[str, Any]:  # noqa: N802
+        return {"columns": columns, "data": data}
+
+    def plot_table(self, data_table: dict[str, Any], **options: Any) -> dict[str, Any]:
+        return data_table
 
     def setup(self, settings: SimpleNamespace) -> None:
         self.calls.append(("setup", settings.silent))
@@ -96,7 +107,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeWandb], FakeWandb]:
 
 
 def info(folder: Path, **config: Any) -> RunInfo:
-    return RunInfo(folder, config, (PhaseInfo("ssl", 1, 9),), 0, "seed0", "digits", "mixtraining")
+    return RunInfo(folder, config, (PhaseInfo("ssl", 1, 9),), 0, "seed0", "digits", "mixtraining", world_size=2)
 
 
 def sink(said: list[str], mode: Any = "online", **options: Any) -> WandbSink:
@@ -110,13 +121,16 @@ def test_a_run_goes_to_wandb_with_samples_as_its_axis(tmp_path: Path, use: Any) 
     tracker.log(RECORD)
     tracker.finish(RESULT)
     (run,) = fake.runs
-    assert run.axes == {"samples": None, "train/*": "samples", "eval/*": "samples"}
+    assert run.axes == {"samples": None, "epoch": None, "train/*": "samples", "eval/*": "epoch"}
     assert run.logged[0]["samples"] == 64
     assert run.logged[0]["train/loss_ssl"] == 0.5
     assert run.logged[0]["eval/accuracy"] == 61.2
+    assert run.logged[0]["train/images_per_s"] == 2 * run.logged[0]["train/images_per_s_per_device"] == 5432.1
     assert not {"train/loss_sl", "train/lr_classify", "eval/top5"} & run.logged[0].keys()  # None values
     assert run.summary == {
-        "accuracy": 61.2, "latency_s": 10.0, "images_per_s": 5432.1, "latency_s/ssl": 4.0, "latency_s/sl": 6.0
+        **{name: value for name, value in RESULT.items() if name not in ("phases", "world_size", "top5")},
+        "latency_s/ssl": 4.0, "latency_s/sl": 4.0, "images_per_s/ssl": 600.0, "images_per_s/sl": 400.0,
+        "images_per_s_per_device": 250.0, "device_hours": pytest.approx(2 * 9 / 3600),
     }  # fmt: skip
     assert run.exit_code == 0
     assert said == ["W&B: https://wandb.example/runs/1"]
@@ -125,13 +139,17 @@ def test_a_run_goes_to_wandb_with_samples_as_its_axis(tmp_path: Path, use: Any) 
 def test_the_run_is_described_and_wandb_collects_nothing_by_itself(tmp_path: Path, use: Any) -> None:
     fake = use(FakeWandb())
     tracker = sink([], init_timeout_s=7.0, close_timeout_s=3.0)
-    tracker.start(info(tmp_path, data={"sl": Path("/secret/set")}))
+    told = replace(info(tmp_path, data={"sl": Path("/secret/set")}), tags=("mixtraining", "x" * 99, "", "mixtraining"))
+    tracker.start(replace(told, facts={"git": "0123abcd", "device": "cpu", "place": "/secret/place"}))
     tracker.finish(None)
     (options,) = fake.inits()
-    described = {name: options[name] for name in ("project", "entity", "name", "group", "job_type", "config", "dir")}
+    described = {
+        name: options[name] for name in ("project", "entity", "name", "group", "job_type", "config", "dir", "tags")
+    }
     assert described == {
         "project": "project", "entity": None, "name": "seed0", "group": "digits", "job_type": "mixtraining",
-        "config": {"data": {"sl": "set"}}, "dir": str(tmp_path),
+        "config": {"data": {"sl": "set"}, "run_facts": {"git": "0123abcd", "device": "cpu", "place": "place"}},
+        "dir": str(tmp_path), "tags": ["mixtraining", "x" * 64],
     }  # fmt: skip
     settings = options["settings"]
     assert (settings.console, settings.disable_git, settings.save_code, settings.silent) == ("off", True, False, True)
@@ -157,6 +175,48 @@ def test_a_resumed_run_keeps_its_wandb_id(tmp_path: Path, use: Any) -> None:
     assert elsewhere["id"] != first["id"]
 
 
+def test_the_id_of_the_checkpoint_counts_and_the_folder_has_it_from_then_on(tmp_path: Path, use: Any) -> None:
+    fake = use(FakeWandb())
+    (tmp_path / "wandb-id.txt").write_text("0000aaaa")
+    resumed = replace(info(tmp_path), carried={"wandb": "1234abcd"})
+    first = sink([])
+    first.start(resumed)
+    first.finish(None)
+    fresh = info(tmp_path)  # the same folder, from which the checkpoints are gone
+    second = sink([])
+    second.start(fresh)
+    second.finish(None)
+    assert [options["id"] for options in fake.inits()] == ["1234abcd", "1234abcd"]
+    assert resumed.carried == fresh.carried == {"wandb": "1234abcd"}  # what the next checkpoints hold
+
+
+@pytest.mark.parametrize("content", [b"", b"../../x\n", b"\xff", b"a" * 65])
+def test_an_id_file_that_is_not_one_gives_way_to_a_new_id(tmp_path: Path, use: Any, content: bytes) -> None:
+    fake = use(FakeWandb())
+    (tmp_path / "wandb-id.txt").write_bytes(content)
+    tracker = sink([])
+    tracker.start(info(tmp_path))
+    tracker.finish(None)
+    assert re.fullmatch("[0-9a-f]{8}", fake.inits()[0]["id"])
+    assert (tmp_path / "wandb-id.txt").read_text().strip() == fake.inits()[0]["id"]
+
+
+def test_a_run_that_is_stopped_waits_for_wandb_a_few_seconds_at_most(
+    tmp_path: Path, use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixdist.tracking.wandb_sink.STOP_TIMEOUT_S", 0.1)
+    release, said = threading.Event(), []
+    use(FakeWandb(on_log=release.wait))
+    tracker = sink(said, close_timeout_s=600.0)
+    try:
+        tracker.start(info(tmp_path))
+        tracker.log(RECORD)
+        tracker.finish(None)
+        assert "W&B did not finish in 0.1 s and is left" in said[-1]
+    finally:
+        release.set()
+
+
 def test_a_refused_online_run_goes_on_offline_and_says_how_to_upload_it(tmp_path: Path, use: Any) -> None:
     fake, said = use(FakeWandb(refused=("online",))), []
     tracker = sink(said)
@@ -165,9 +225,7 @@ def test_a_refused_online_run_goes_on_offline_and_says_how_to_upload_it(tmp_path
     tracker.finish(RESULT)
     assert [name for name, _ in fake.calls] == ["setup", "init", "teardown", "init"]
     assert [run.logged[0]["step"] for run in fake.runs] == [1]
-    assert said == [
-        f"W&B: offline (no online today. Try again); upload it with: wandb sync {tmp_path}/wandb/offline-run-1"
-    ]
+    assert said == [f"W&B: offline (no online today. Try again); upload it with: mixdist sync {tmp_path}"]
 
 
 def test_a_wandb_that_refuses_everything_is_told_of_once_and_counted(tmp_path: Path, use: Any) -> None:
@@ -207,8 +265,7 @@ def test_a_failing_log_is_told_of_once_and_counted(tmp_path: Path, use: Any) -> 
     tracker.finish(RESULT)
     assert fake.runs[0].logged == []
     assert said[1:] == [
-        "W&B is off for the rest of this run (disk full); "
-        f"upload what it lacks with: wandb sync {tmp_path}/wandb/run-1",
+        f"W&B is off for the rest of this run (disk full); upload what it lacks with: mixdist sync {tmp_path}",
         f"W&B did not get 3 records; {tmp_path} has all of them",
     ]
 
@@ -233,7 +290,7 @@ def test_a_wandb_that_hangs_holds_up_neither_the_training_nor_its_end(tmp_path: 
         tracker.finish(RESULT)
         assert time.monotonic() - began < 5
         assert said[1:] == [
-            f"W&B did not finish in 0.2 s and is left; upload what it lacks with: wandb sync {tmp_path}/wandb/run-1"
+            f"W&B did not finish in 0.2 s and is left; upload what it lacks with: mixdist sync {tmp_path}"
         ]
         assert fake.runs[0].logged == []
     finally:
@@ -280,6 +337,36 @@ def test_a_slow_wandb_gets_what_the_queue_holds_and_the_rest_is_counted(tmp_path
     tracker.finish(RESULT)
     assert [values["step"] for values in fake.runs[0].logged] == [1, 2, 3, 4, 5]
     assert said[-1] == f"W&B did not get 6 records; {tmp_path} has all of them"
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_pictures_go_only_where_that_was_asked_for(tmp_path: Path, use: Any, images: bool) -> None:
+    fake = use(FakeWandb())
+    (tmp_path / "reconstruction.png").write_bytes(b"PNG")
+    tracker = sink([], images=images)
+    tracker.start(info(tmp_path))
+    tracker.log(replace(RECORD, reconstruction="reconstructions/epoch-0001.png"))
+    tracker.finish(RESULT)
+    sent = [values["reconstructions"] for values in fake.runs[0].logged if "reconstructions" in values]
+    names = [Path(path).relative_to(tmp_path).as_posix() for path, _ in sent]
+    assert names == (["reconstructions/epoch-0001.png", "reconstruction.png"] if images else [])
+    assert not any(
+        "epoch-0001" in str(value) for name, value in fake.runs[0].logged[0].items() if name != "reconstructions"
+    )
+
+
+def test_the_confusion_matrix_and_each_class_are_sent_at_the_end(tmp_path: Path, use: Any) -> None:
+    fake = use(FakeWandb())
+    (tmp_path / "confusion.json").write_text(
+        '{"classes": ["ash", "elm", "fir"], "counts": [[3, 1, 0], [0, 2, 0], [0, 0, 0]]}'
+    )
+    tracker = sink([])
+    tracker.start(info(tmp_path))
+    tracker.finish(RESULT)
+    (sent,) = fake.runs[0].logged
+    assert sent["per_class"]["data"] == [["ash", 75.0, 4], ["elm", 100.0, 2], ["fir", None, 0]]
+    assert sent["confusion"]["data"][:4] == [["ash", "ash", 3], ["ash", "elm", 1], ["ash", "fir", 0], ["elm", "ash", 0]]
+    assert len(sent["confusion"]["data"]) == 9
 
 
 def test_the_thread_cannot_keep_the_process_alive(tmp_path: Path, use: Any) -> None:
