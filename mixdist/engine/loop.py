@@ -172,8 +172,9 @@ class Trainer(Run):
         self.progress.add(update.phase.name, measured.steps, measured.images, measured.seconds)
         self.progress.evaluation_s += measured.left_out_s
         score = self.evaluate(update.phase, epoch, update.strategy) if last else None
+        findings = self.probe(update.phase, epoch, update.strategy) if last else None
         self.feed.bad.agree(self.world)
-        return make_record(update, epoch, measured, self.progress, len(self.feed.bad.found), score)
+        return make_record(update, epoch, measured, self.progress, len(self.feed.bad.found), score, findings)
 
     def _stop(self) -> None:
         self.wait()

@@ -23,7 +23,7 @@ from mixdist.tracking.tracker import RunInfo
 
 RUN_ID = "wandb-id.txt"
 _AXES = ("step", "epoch", "phase_epoch", "phase", "samples")
-_EVALUATIONS = ("accuracy", "top5")
+_EVALUATIONS = ("accuracy", "top5", "knn", "linear_probe", "feature_spread", "feature_rank", "collapsed")
 
 
 class WandbSink:
