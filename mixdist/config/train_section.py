@@ -93,6 +93,12 @@ class TrainConfig(Section):
     )
     log_every: int = Field(20, ge=1, description="steps between two records of metrics.jsonl")
     eval_every: int = Field(1, ge=1, description="epochs between two evaluations in MIX and SL; the end is always one")
+    probe_every: int | None = Field(
+        None,
+        ge=1,
+        description="epochs of SSL and MIX between two probes of the frozen features on the test split, by kNN and a "
+        "linear probe, with an alarm where they collapse; a phase's end is one too (docs/probes.md); default: never",
+    )
     align_every: int | None = Field(
         None,
         ge=1,

@@ -19,10 +19,10 @@ from mixdist.data.index import UNLABELLED, PackedSet, Split
 from mixdist.data.order import MIN_ROWS, Order
 from mixdist.data.remote.ahead import shards_ahead
 from mixdist.data.samples import Samples
-from mixdist.data.select import noisy_labels
+from mixdist.data.select import PROBED, at_most, noisy_labels
 from mixdist.data.stream import AHEAD, Approach, Partners, Stream, TestStream, at_hand
 from mixdist.data.tars import DrawnImages, Tars
-from mixdist.errors import DataError
+from mixdist.errors import DataError, UserError
 from mixdist.keyed import Ids
 from mixdist.plan import PhaseName, epochs_of
 from mixdist.world import World
@@ -36,6 +36,7 @@ class Feed:
     test: TestStream | None  #: None for a run without a supervised epoch
     bad: BadSamples
     notes: tuple[str, ...]  #: for the user: where the decoded sets are kept
+    probe: tuple[TestStream, TestStream] | None = None  #: labelled images to train and to test on frozen features
 
 
 def open_feed(
@@ -61,10 +62,12 @@ def open_feed(
     ssl_images = opener.images(samples.ssl, "train", samples.ssl_ids) if epochs["ssl"] or mixes else None
     if epochs["ssl"] and ssl_images:
         train["ssl"] = opener.stream("ssl", samples.ssl, samples.ssl_ids, ssl_images)
-    if not (epochs["mix"] or epochs["sl"]):
-        return Feed(train, None, opener.bad, tuple(opener.notes))
     # Of one set, the labelled samples are there already, unless SSL sees only the others.
     shared = ssl_images if samples.ssl is samples.sl and not config.data.ssl_only_unlabelled else None
+    probes = config.train.probe_every is not None and bool(epochs["ssl"] or epochs["mix"])
+    if not (epochs["mix"] or epochs["sl"]):
+        probe = opener.probe_streams(shared, None) if probes else None
+        return Feed(train, None, opener.bad, tuple(opener.notes), probe)
     sl_images = shared or opener.images(samples.sl, "train", samples.sl_ids)
     partners = Partners(ssl_images, samples.ssl_ids) if mixes and ssl_images else None
     if epochs["mix"]:
@@ -73,7 +76,9 @@ def open_feed(
         mixup = config.train.mixup
         others = Partners(sl_images, samples.sl_ids, mixup) if mixup else None
         train["sl"] = opener.stream("sl", samples.sl, samples.sl_ids, sl_images, others)
-    return Feed(train, opener.test_stream(), opener.bad, tuple(opener.notes))
+    test = opener.test_stream()
+    probe = opener.probe_streams(sl_images, test) if probes else None
+    return Feed(train, test, opener.bad, tuple(opener.notes), probe)
 
 
 def resident_bytes(config: Config, samples: Samples, device: torch.device) -> int:
@@ -102,7 +107,7 @@ class _Opener:
     bad: BadSamples
     notes: list[str]
 
-    def images(self, packed: PackedSet | Tars, split: str, ids: Ids) -> Images:
+    def images(self, packed: PackedSet | Tars, split: str, ids: Ids, training: bool = True) -> Images:
         if isinstance(packed, Tars):
             self.notes.append(
                 f"{packed.location}: no index, so {len(ids):,} images an epoch are drawn with replacement, and neither "
@@ -110,7 +115,7 @@ class _Opener:
             )
             size, seed = self.samples.image_size, self.config.seed
             return DrawnImages(packed, size, seed, AHEAD, self.bad, self.world)
-        images, place = make_images(packed, split, ids, self._access(split))
+        images, place = make_images(packed, split, ids, self._access(training))
         if isinstance(images, ResidentImages):
             self.bad.note(images.unread)
         where = {
@@ -122,11 +127,10 @@ class _Opener:
         self.notes.append(f"{packed.folder.name}/{split}: {len(ids):,} images of {self.samples.image_size} px, {where}")
         return images
 
-    def _access(self, split: str) -> Access:
+    def _access(self, training: bool) -> Access:
         data, train = self.config.data, self.config.train
         share = -(-train.batch // self.world.size)  # of one rank at a step
         micro = min(self.micro_batch or share, share)
-        training = split == "train"
         return Access(
             size=self.samples.image_size,
             frames=data.clip_frames,
@@ -194,5 +198,31 @@ class _Opener:
         ids = np.flatnonzero(labels >= 0)
         if len(ids) == 0:
             raise DataError(f"the test split of {packed.location} has no labelled sample to evaluate on")
-        images, prepare = self.images(packed, "test", ids), self.preparation(packed, "none")
+        images = self.images(packed, "test", ids, training=False)
+        return self._in_order(ids, images, labels)
+
+    def probe_streams(self, at_hand: Images | None, test: TestStream | None) -> tuple[TestStream, TestStream]:
+        """Return streams over at most `PROBED` labelled images each, to train and to test on frozen features.
+
+        Args:
+            at_hand: the training images, where they are open already; taken where they are resident.
+            test: of the run, where it has one.
+
+        Raises:
+            UserError: no training image has a label.
+        """
+        packed, ids = self.samples.sl, at_most(PROBED, self.samples.sl_ids)
+        if len(ids) == 0:
+            raise UserError(
+                f"train.probe_every judges features by labels, and data.sl ({packed.location}) has no labelled "
+                f"training image; give a labelled set as data.sl, or leave it off"
+            )
+        resident = isinstance(at_hand, ResidentImages)
+        images = at_hand if at_hand and resident else self.images(packed, "train", ids, training=False)
+        labels = noisy_labels(packed.split("train").labels, len(packed.classes), self.config.data)
+        test = test or self.test_stream()
+        return self._in_order(ids, images, labels), replace(test, ids=at_most(PROBED, test.ids))
+
+    def _in_order(self, ids: Ids, images: Images, labels: npt.NDArray[np.int32]) -> TestStream:
+        prepare = self.preparation(self.samples.sl, "none")
         return TestStream(ids, images, labels, prepare, self.bad, self.world, self.config.train.eval_batch)

@@ -9,7 +9,9 @@ from mixdist.config.data_section import DataConfig
 from mixdist.data.index import PackedSet
 from mixdist.data.subset import random_rows, smallest_fraction, stratified
 from mixdist.errors import DataError
-from mixdist.keyed import Ids, bits, make_key, uniform
+from mixdist.keyed import Ids, bits, make_key, permutation, uniform
+
+PROBED = 10_000  # images of either split that probes of frozen features look at, at most
 
 
 def training_ids(packed: PackedSet, data: DataConfig) -> Ids:
@@ -97,3 +99,8 @@ def noisy_labels(labels: npt.NDArray[np.int32], classes: int, data: DataConfig) 
     shift = 1 + bits(make_key(data.subset_seed, "label-noise/class"), ids)[:, 0] % np.uint64(classes - 1)
     other = (labels + shift.astype(np.int32)) % classes
     return np.where(changed & (labels >= 0), other, labels).astype(np.int32)
+
+
+def at_most(most: int, ids: Ids) -> Ids:
+    """Return ``most`` of the samples, sorted, the same in every run; all of them, where there are no more."""
+    return ids if len(ids) <= most else np.sort(ids[permutation(make_key(0, "probe"), len(ids))[:most]])

@@ -182,7 +182,7 @@ def _drop(step: list[_Pending]) -> None:
 
 @dataclass(frozen=True)
 class TestStream:
-    """The labelled test samples in order, cut into batches that do not depend on the number of ranks."""
+    """Labelled samples of a split in order, to look at, cut into batches that do not depend on the number of ranks."""
 
     ids: Ids
     images: Images

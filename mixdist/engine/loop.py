@@ -173,8 +173,10 @@ class Trainer(Run):
         self.progress.evaluation_s += measured.left_out_s
         score = self.evaluate(update.phase, epoch, update.strategy) if last else None
         picture = self.picture(update.phase, epoch, update.strategy) if last else None
+        findings = self.probe(update.phase, epoch, update.strategy) if last else None
         self.feed.bad.agree(self.world)
-        return make_record(update, epoch, measured, self.progress, len(self.feed.bad.found), score, picture)
+        bad = len(self.feed.bad.found)
+        return make_record(update, epoch, measured, self.progress, bad, score, picture, findings)
 
     def _stop(self) -> None:
         self.wait()

@@ -35,6 +35,11 @@ class StepRecord:
     latency_s: float  #: training seconds so far; evaluation, checkpoints and set-up not counted
     accuracy: float | None = None  #: top-1 in percent on the test split, where this step ended with an evaluation
     top5: float | None = None  #: top-5 in percent; None for fewer than 6 classes
+    knn: float | None = None  #: top-1 in percent of kNN on frozen features, where the epoch ended with a probe
+    linear_probe: float | None = None  #: the same of a linear probe
+    feature_spread: float | None = None  #: share of the features' size that differs between images, 0 to 1
+    feature_rank: float | None = None  #: effective number of directions in which they differ
+    collapsed: bool | None = None  #: whether they have collapsed (`mixdist.engine.probes`)
     cos_ssl_sl: float | None = None  #: cosine between ∇ℓ_ssl and ∇ℓ_sl in B's last layer (`train.align_every`), a mean
     cos_ssl_mix: float | None = None  #: the same between ∇ℓ_ssl and the gradient of Eq. 3
     cos_sl_mix: float | None = None  #: the same between ∇ℓ_sl and the gradient of Eq. 3

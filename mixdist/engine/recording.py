@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from mixdist.engine.evaluate import Score
+from mixdist.engine.probes import Findings
 from mixdist.engine.progress import Progress
 from mixdist.engine.record import StepRecord
 from mixdist.engine.update import Updater
@@ -19,6 +20,7 @@ def make_record(
     bad_samples: int,
     score: Score | None,
     picture: str | None,
+    findings: Findings | None,
 ) -> StepRecord:
     """Return the record of the step that ``progress`` stands at, in 0-based ``epoch`` of the updater's phase."""
     phase, rates = update.phase, update.strategy.optimiser.rates()
@@ -44,6 +46,11 @@ def make_record(
         latency_s=progress.latency_s,
         accuracy=score.accuracy if score else None,
         top5=score.top5_accuracy if score else None,
+        knn=findings.knn if findings else None,
+        linear_probe=findings.linear if findings else None,
+        feature_spread=findings.spread if findings else None,
+        feature_rank=findings.rank if findings else None,
+        collapsed=findings.collapsed if findings else None,
         cos_ssl_sl=cosines[0],
         cos_ssl_mix=cosines[1],
         cos_sl_mix=cosines[2],

@@ -18,6 +18,8 @@ from mixdist.engine.ema import Ema
 from mixdist.engine.evaluate import Score, evaluate
 from mixdist.engine.optim import State
 from mixdist.engine.precision import Precision
+from mixdist.engine.prober import Prober
+from mixdist.engine.probes import Findings
 from mixdist.engine.progress import Progress
 from mixdist.engine.strategy import Strategy
 from mixdist.errors import UserError
@@ -54,6 +56,7 @@ class Run:
         self.rows = count_rows(self.model, self.world, self.config.train.sync_batchnorm)
         decay = self.config.train.ema_decay
         self.ema = Ema(self.model, decay, self.world) if decay else None
+        self.prober = Prober(self.model, *self.feed.probe, self.precision) if self.feed.probe else None
         self.scaler = self.precision.scaler()
         run = self.config.run
         self.due = Due(run.save_every_epochs, run.save_every_steps, run.save_every_minutes)
@@ -116,6 +119,17 @@ class Run:
             name = self.reconstructed(self.model, number)
         self.progress.evaluation_s += time.perf_counter() - start
         return name
+
+    def probe(self, phase: Phase, epoch: int, strategy: Strategy) -> Findings | None:
+        """Probe frozen features where it is due: every `probe_every` epochs of a phase that trains R and at its end."""
+        if self.prober is None or "reconstruct" not in phase.drives:
+            return None
+        if epoch + 1 < phase.epochs and (epoch + 1) % (self.config.train.probe_every or 1):
+            return None
+        start = time.perf_counter()
+        findings = self.prober(strategy)
+        self.progress.evaluation_s += time.perf_counter() - start
+        return findings
 
     def save(self, phase: Phase, strategy: Strategy, ends_phase: bool, accuracy: float | None) -> None:
         """Save a checkpoint; at the end of the last phase that reconstructs, let its pictures be taken."""

@@ -22,6 +22,7 @@ class Console:
         self._last: Standing | None = None
         self._accuracy: float | None = None
         self._told_data_bound = False
+        self._collapsed = False
         self._bad_samples = 0
         self._skipped = 0
 
@@ -41,6 +42,9 @@ class Console:
         self._screen.show(record, standing, self._accuracy)
         if record.accuracy is not None:
             self._screen.line(lines.evaluation(record, standing))
+        if record.knn is not None:
+            self._screen.line(lines.probe(record, standing))
+        self._warn_of_collapse(record)
         self._warn_of_waiting(record, standing)
         self._warn_of_bad_samples(record)
         self._warn_of_skipped_updates(record)
@@ -72,6 +76,12 @@ class Console:
         if number is not None:
             done = step - sum(phase.steps for phase in plan[:number])
             self._screen.line(lines.phase_start(plan[number], number, len(plan), done))
+
+    def _warn_of_collapse(self, record: StepRecord) -> None:
+        if record.collapsed and not self._collapsed:
+            self._screen.line(lines.COLLAPSED)
+        if record.collapsed is not None:
+            self._collapsed = record.collapsed
 
     def _warn_of_bad_samples(self, record: StepRecord) -> None:
         if record.bad_samples > self._bad_samples:

@@ -58,6 +58,21 @@ def evaluation(record: StepRecord, standing: Standing) -> str:
     return f"{place}{GAP}top-1 {record.accuracy:.1f} %{top5}{GAP}{_losses(record)}"
 
 
+def probe(record: StepRecord, standing: Standing) -> str:
+    """Return the line of a probe of frozen features."""
+    place = GAP.join([record.phase, epoch(record, standing), step(standing)])
+    return (
+        f"{place}{GAP}probe: kNN {record.knn:.1f} %{GAP}linear {record.linear_probe:.1f} %{GAP}"
+        f"spread {record.feature_spread:.3f}{GAP}rank {record.feature_rank:.1f}"
+    )
+
+
+COLLAPSED = (
+    "features have collapsed: to the backbone all images look alike, or lie on a line (spread, rank; docs/probes.md); "
+    "a lower optim.ssl.base_lr or a longer warm-up is the first thing to try"
+)
+
+
 def phase_start(phase: PhaseInfo, number: int, phases: int, done: int) -> str:
     """Return the line that opens a phase, ``done`` of whose steps were trained before a resume."""
     resumed = f", going on after step {done}" if done else ""

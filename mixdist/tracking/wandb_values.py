@@ -10,7 +10,7 @@ from mixdist.tracking.tracker import RunInfo
 
 AXES = {"train/*": "samples", "eval/*": "epoch"}  #: metrics -> what they are drawn over
 _OWN_ROOM = ("step", "epoch", "phase_epoch", "phase", "samples")
-_EVALUATIONS = ("accuracy", "top5")
+_EVALUATIONS = ("accuracy", "top5", "knn", "linear_probe", "feature_spread", "feature_rank", "collapsed")
 _SUMMARY = (
     *("accuracy", "top5", "latency_s", "evaluation_s", "checkpoint_s", "setup_s", "wall_s", "samples", "images_per_s"),
     *("memory_mb", "skipped", "bad_samples", "parameters", "git"),

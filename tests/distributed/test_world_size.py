@@ -28,7 +28,9 @@ SETTINGS = {
     "train.mixup": 0.4,
     "train.eval_batch": 8,
     "train.align_every": 2,
+    "train.probe_every": 1,
 }
+ONE_IMAGE = 100 / 31 + 1e-9  # percent of the test images: weights that differ in their last digits may turn one over
 ALONE = "1-rank"
 SPREAD = {  # folder -> ranks, further settings
     "2-ranks": (2, {}),
@@ -56,6 +58,7 @@ def test_the_run_has_all_phases_and_tails_of_one_image(runs: Path) -> None:
     seen = [0, *(record["samples"] for record in found)]
     sizes = [after - before for before, after in pairwise(seen)]
     assert sizes == [16, 16, 1] + 3 * [16, 16, 16, 1]
+    assert [record["step"] for record in found if probed(record)] == [3, 7, 11]  # epochs of SSL and MIX
     assert [record["step"] for record in found if aligned(record)] == list(range(4, 16, 2))
     assert found[-1]["accuracy"] > 100 / 3 + 10  # far enough from chance for the comparison to mean something
 
@@ -66,6 +69,7 @@ def test_losses_rates_and_accuracy_are_those_of_one_process(runs: Path, name: st
     assert len(alone) == len(spread)
     for expected, found in zip(alone, spread, strict=True):
         assert compared(found) == pytest.approx(compared(expected), rel=1e-5)
+        assert probed(found) == pytest.approx(probed(expected), rel=1e-3, abs=ONE_IMAGE)
         assert aligned(found) == pytest.approx(aligned(expected), abs=1e-4)
     assert result(runs / name)["world_size"] == SPREAD[name][0]
     assert result(runs / name)["accuracy"] == result(runs / ALONE)["accuracy"]
@@ -74,6 +78,12 @@ def test_losses_rates_and_accuracy_are_those_of_one_process(runs: Path, name: st
 def compared(record: dict[str, Any]) -> dict[str, float]:
     """Return the numbers that have to be the same; one that a phase does not have is left out."""
     return {key: record[key] for key in SAME if record[key] is not None}
+
+
+def probed(record: dict[str, Any]) -> dict[str, float]:
+    """Return what a probe of frozen features found, where the step has one."""
+    names = ("knn", "linear_probe", "feature_spread", "feature_rank")
+    return {key: record[key] for key in names if record[key] is not None}
 
 
 def aligned(record: dict[str, Any]) -> dict[str, float]:

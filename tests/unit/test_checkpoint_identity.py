@@ -36,6 +36,7 @@ def own(changes=None, **content):
         ("train.eval_every", 7),
         ("train.eval_batch", 7),
         ("train.align_every", 7),
+        ("train.probe_every", 7),
     ],
 )
 def test_settings_that_do_not_say_what_is_trained_may_change(key, value):

@@ -27,6 +27,7 @@ LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is tr
     "train.eval_every",
     "train.eval_batch",
     "train.align_every",
+    "train.probe_every",
 )
 ADDED_KEYS = (  # settings that came after the first checkpoints: left at their default, they are what was before them
     "train.mixup",
