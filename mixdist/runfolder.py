@@ -29,6 +29,21 @@ class RunFolder:
     path: Path
 
     @property
+    def config(self) -> Path:
+        """config.yaml: what was asked."""
+        return self.path / "config.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """plan.json: the phases."""
+        return self.path / "plan.json"
+
+    @property
+    def task(self) -> Path:
+        """task.json: classes, image size and normalisation."""
+        return self.path / "task.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -143,7 +158,7 @@ class RunFolder:
             self._remove_checkpoints()
             for folder in (self.hang, self.reconstructions):
                 rmtree(folder, ignore_errors=True)
-            for name in ("config.yaml", "plan.json", "metrics.jsonl", "wandb-id.txt"):
+            for name in ("config.yaml", "plan.json", "task.json", "metrics.jsonl", "wandb-id.txt"):
                 (self.path / name).unlink(missing_ok=True)
             outcomes = (self.result, self.confusion, self.reconstruction, self.stopped)
             for file in (*outcomes, self.quarantine, self.not_finite, self.error):
@@ -151,15 +166,16 @@ class RunFolder:
         if resume == "require" and all(path.suffix == ".partial" for path in self.checkpoints.glob("step-*")):
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")
 
-    def write_start(self, config: Config, plan: dict[str, Any]) -> None:
-        """Write what was asked (config.yaml, which `--config` reads again) and what will happen (plan.json).
+    def write_start(self, config: Config, plan: dict[str, Any], task: dict[str, Any]) -> None:
+        """Write what was asked (config.yaml, which `--config` reads again), what will happen and what is learnt.
 
         Raises:
             UserError: they cannot be written, as on a full disk.
         """
         try:
-            write_text(self.path / "config.yaml", to_yaml(config))
-            write_json(self.path / "plan.json", plan)
+            write_text(self.config, to_yaml(config))
+            write_json(self.plan, plan)
+            write_json(self.task, task)
             for file in (self.stopped, self.error):
                 file.unlink(missing_ok=True)
         except OSError as error:

@@ -19,6 +19,7 @@ from mixdist.config.read import read_config
 from mixdist.config.schema import Config
 from mixdist.data.open import open_feed, resident_bytes
 from mixdist.data.samples import Samples, find_samples
+from mixdist.data.task import Task
 from mixdist.engine.checkpoint import Checkpoints, identity
 from mixdist.engine.compiling import check_compiler
 from mixdist.engine.error_report import error_kept
@@ -114,7 +115,8 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
     try:
         with world.together():
             if world.is_main:
-                folder.write_start(config, plan.as_dict())
+                task = Task.of(samples.sl, samples.image_size)
+                folder.write_start(config, plan.as_dict(), task.model_dump(mode="json"))
             trackers.start(run_info(config, plan, trainer, samples))
         for note in (*trainer.checkpoints.warnings, *(() if resumed else plan.notes)):
             trackers.message(note)

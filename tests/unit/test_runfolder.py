@@ -16,7 +16,7 @@ from mixdist.config.read import read_config
 from mixdist.errors import UserError
 from mixdist.runfolder import RunFolder
 
-FILES = ("config.yaml", "plan.json", "metrics.jsonl", "result.json", "reconstruction.png")
+FILES = ("config.yaml", "plan.json", "task.json", "metrics.jsonl", "result.json", "reconstruction.png")
 
 
 @pytest.fixture
@@ -90,13 +90,14 @@ def test_a_path_that_is_a_file_is_refused_by_name(tmp_path, place):
         RunFolder(tmp_path / place).open("auto")
 
 
-def test_the_start_writes_a_config_that_reads_back_equal_and_the_plan(tmp_path):
+def test_the_start_writes_a_config_that_reads_back_equal_the_plan_and_the_task(tmp_path):
     config = tiny_config(tmp_path / "set", tmp_path / "run", {"optim.ssl.base_lr": 1e-5, "seed": 3})
     folder = RunFolder(tmp_path / "run")
     folder.open("auto")
-    folder.write_start(config, {"steps": 7, "notes": ["α"]})
+    folder.write_start(config, {"steps": 7, "notes": ["α"]}, {"classes": ["ä"]})
     assert read_config(["--config", str(folder.path / "config.yaml")]) == config
     assert json.loads((folder.path / "plan.json").read_text(encoding="utf-8")) == {"steps": 7, "notes": ["α"]}
+    assert json.loads((folder.path / "task.json").read_text(encoding="utf-8")) == {"classes": ["ä"]}
 
 
 def test_the_names_of_the_files(tmp_path):
@@ -158,7 +159,7 @@ def test_a_full_disk_is_a_fault_of_one_line_and_the_lock_holds_without_a_name_in
     try:
         with folder.held():
             with pytest.raises(UserError, match=rf"run\.dir {folder.path} cannot be written: "):
-                folder.write_start(tiny_config(tmp_path, tmp_path), {})
+                folder.write_start(tiny_config(tmp_path, tmp_path), {}, {})
             with pytest.raises(UserError, match="in use by process unknown"), folder.held():
                 pass
     finally:
