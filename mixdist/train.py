@@ -35,7 +35,7 @@ from mixdist.errors import MixdistError, PeerError, StoppedError, UserError
 from mixdist.files import atomic, write_json, write_text
 from mixdist.launchers import without_local_rank
 from mixdist.model.mixmodel import MixModel, build_model
-from mixdist.plan import Plan, make_plan
+from mixdist.plan import Plan, epochs_of, make_plan
 from mixdist.runfolder import RunFolder
 from mixdist.tracking import PhaseInfo, RunInfo, Trackers, main_trackers
 from mixdist.world import World, failures_told, leave_together, process_group, read_world, tell_launcher
@@ -220,12 +220,18 @@ def build_trainer(
     feed = open_feed(config, samples, world, folder.quarantine if world.is_main else None, fitted)
     feed = replace(feed, notes=(*notes, *feed.notes))
 
+    def masks_input(epoch: int | None) -> bool:
+        """Say whether it is an SSL phase that trained R last, and masks its input."""
+        epochs = epochs_of(config.method)
+        last_by_ssl = epochs["mix"] == 0 if epoch is None else epoch <= epochs["ssl"]
+        return config.method.ssl_masking == "input" and last_by_ssl
+
     def reconstructed(model: MixModel, epoch: int | None) -> str:
         path = folder.reconstruction if epoch is None else folder.reconstructions / f"epoch-{epoch:04d}.png"
         if world.is_main:
             path.parent.mkdir(exist_ok=True)
             with atomic(path) as file:
-                file.write(reconstruction_png(model, feed, precision))
+                file.write(reconstruction_png(model, feed, precision, masks_input(epoch)))
         return path.relative_to(folder.path).as_posix()
 
     def confused(counts: list[list[int]]) -> None:

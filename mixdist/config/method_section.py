@@ -26,6 +26,11 @@ class MethodConfig(Section):
         0.5, ge=0, le=1, description="λ of Eq. 2, share of x_sl in x_mix, where D_ssl and D_sl differ"
     )
     mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of patch features masked before the MAE decoder")
+    ssl_masking: Literal["feature", "input"] = Field(
+        "feature",
+        description="where SSL phases mask. feature: behind the backbone, as MIX has to (A.2); input: before it, so "
+        "that only visible patches go through a plain ViT (He et al. 2022), beyond the paper (docs/input-masking.md)",
+    )
 
 
 class ModelConfig(Section):

@@ -83,6 +83,7 @@ class Trainer(Run):
             precision=self.precision,
             prepare=stream.prepare,
             noise_width=self.model.reconstructor.noise_width if "reconstruct" in phase.drives else 0,
+            mask_input=phase.name == "ssl" and self.config.method.ssl_masking == "input",
             rows=self.rows,
             world=self.world,
             zero=torch.zeros((), device=self.world.device),

@@ -22,11 +22,12 @@ GAP = 2
 
 
 @torch.no_grad()
-def reconstruction_png(model: MixModel, feed: Feed, precision: Precision) -> bytes:
+def reconstruction_png(model: MixModel, feed: Feed, precision: Precision, mask_input: bool = False) -> bytes:
     """Return a PNG with a column an image: the original, what was masked (MAE only), the reconstruction.
 
     The images are the first of the test split, or of the training set where there is none; the mask is drawn with
     the run's seed. Known patches of an MAE reconstruction are shown as they are: the loss does not train them.
+    ``mask_input`` as in `MixModel.forward`: where the mask lay when R was last trained.
     """
     source = feed.test or next(iter(feed.train.values()))
     prepare = source.prepare
@@ -42,7 +43,7 @@ def reconstruction_png(model: MixModel, feed: Feed, precision: Precision) -> byt
     noise = mask_noise(prepare.seed, batch, model.reconstructor.noise_width, device)
     model.eval()
     with precision.autocast():
-        outputs = model(inputs, reconstruct=True, classify=False, noise=noise)
+        outputs = model(inputs, reconstruct=True, classify=False, noise=noise, mask_input=mask_input)
     model.train()
     assert outputs.reconstruction is not None
     assert outputs.where is not None

@@ -38,6 +38,7 @@ class Updater:
     precision: Precision
     prepare: Preparation
     noise_width: int  #: random numbers an image that R wants
+    mask_input: bool  #: whether the mask lies before the backbone; in SSL alone
     rows: CountedRows  #: of the model's BatchNorm layers
     world: World
     zero: torch.Tensor  #: 0-dim, on the device
@@ -89,6 +90,7 @@ class Updater:
                 reconstruct="reconstruct" in self.phase.drives,
                 classify="classify" in self.phase.drives,
                 noise=mask_noise(self.prepare.seed, batch, self.noise_width, self.world.device),
+                mask_input=self.mask_input,
             )
         ssl, sl = loss_terms(outputs, inputs)
         heartbeat.beat("backward")

@@ -7,10 +7,14 @@ from typing import Any, Literal
 
 import timm
 import torch
+from timm.layers import PatchEmbed
+from timm.models import checkpoint_seq
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mixdist.config.method_section import ModelConfig
 from mixdist.errors import UserError, nearest
+from mixdist.model.masking import gather_patches
 
 
 class Backbone(nn.Module):
@@ -73,9 +77,47 @@ class Backbone(nn.Module):
                 f"train.micro_batch where memory is short"
             ) from error
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the features of all patches or places, for images [B, 3, S, S]; the only pass through B."""
+    def check_input_masking(self, name: str) -> None:
+        """Refuse a model whose patches cannot be left out one by one.
+
+        Raises:
+            UserError: ``name`` gives a feature map, or is no plain ViT.
+        """
+        net, reason, plain = self.net, "", VisionTransformer
+        if self.layout == "map":
+            reason = "gives a feature map, whose convolutions or windows need every place"
+        elif not isinstance(net, plain) or type(net).forward_features is not plain.forward_features:
+            reason = (
+                f"is a {type(net).__name__}, whose forward is not the plain one of blocks over patches and positions"
+            )
+        elif not isinstance(net.patch_embed, PatchEmbed):
+            reason = f"has a {type(net.patch_embed).__name__} in front, in which visible patches see masked ones"
+        if reason:
+            raise UserError(
+                f"method.ssl_masking input: model.backbone '{name}' {reason}; use feature, or a plain ViT or DeiT"
+            )
+
+    def forward(self, images: torch.Tensor, visible: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the features of all patches or places; the only pass through B.
+
+        Args:
+            images: [B, 3, S, S].
+            visible: places of patches, int64 [B, kept]: only these go through, and only their features, behind those of
+                the prefix, are returned. For models that `check_input_masking` lets pass.
+        """
+        if visible is not None:
+            return self._forward_visible(images, visible)
         features: torch.Tensor = self.net.forward_features(images)
+        return features
+
+    def _forward_visible(self, images: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Do what timm's VisionTransformer.forward_features does, without the other patches from the blocks on."""
+        net = self.net
+        tokens = net._pos_embed(net.patch_embed(images))
+        patches = gather_patches(tokens[:, self.prefix :], visible)
+        tokens = net.norm_pre(torch.cat([tokens[:, : self.prefix], patches], dim=1))
+        tokens = checkpoint_seq(net.blocks, tokens) if net.grad_checkpointing else net.blocks(tokens)
+        features: torch.Tensor = net.norm(tokens)
         return features
 
     def pool(self, features: torch.Tensor) -> torch.Tensor:

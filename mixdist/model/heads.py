@@ -13,7 +13,7 @@ from torch import nn
 from mixdist.config.method_section import ModelConfig
 from mixdist.errors import UserError
 from mixdist.model.backbone import Backbone
-from mixdist.model.masking import random_mask, to_images
+from mixdist.model.masking import random_mask, scatter_patches, to_images, visible_patches
 
 
 class MaeHead(nn.Module):
@@ -45,14 +45,33 @@ class MaeHead(nn.Module):
         self.predict = nn.Linear(width, self.patch**2 * 3)
         self.checkpoints = False  #: whether activations inside of blocks are computed anew in the backward
 
+    def visible(self, noise: torch.Tensor) -> torch.Tensor:
+        """Return the places of the patches that are not masked, int64 [B, kept], from numbers [B, noise_width]."""
+        return visible_patches(noise, self.mask_ratio)
+
     def forward(
-        self, features: torch.Tensor, images: torch.Tensor, noise: torch.Tensor | None
+        self,
+        features: torch.Tensor,
+        images: torch.Tensor,
+        noise: torch.Tensor | None,
+        visible: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (reconstruction [B, 3, S, S], mask bool [B, 1, S, S], True on the pixels of masked patches)."""
+        """Return (reconstruction [B, 3, S, S], mask bool [B, 1, S, S], True on the pixels of masked patches).
+
+        Args:
+            features: of all patches, [B, prefix + L, dim]; where the input was masked, of the visible ones alone.
+            images: normalised.
+            noise: [B, L], which decide the mask.
+            visible: what the method of this name gave for them, where the input was masked.
+        """
         assert noise is not None, "MaeHead needs random numbers [B, noise_width]"
         mask = random_mask(noise, self.mask_ratio)  # [B, L]
-        tokens = self.embed(features)  # [B, prefix + L, width]
-        patches = torch.where(mask[:, :, None], self.mask_token.to(tokens.dtype), tokens[:, self.prefix :])
+        tokens = self.embed(features)
+        token, known = self.mask_token.to(tokens.dtype), tokens[:, self.prefix :]
+        if visible is None:
+            patches = torch.where(mask[:, :, None], token, known)
+        else:
+            patches = scatter_patches(known, visible, token, self.noise_width)
         tokens = torch.cat([tokens[:, : self.prefix], patches], dim=1) + self.position
         tokens = checkpoint_seq(self.blocks, tokens) if self.checkpoints else self.blocks(tokens)
         tokens = self.norm(tokens)[:, self.prefix :]

@@ -14,10 +14,25 @@ def random_mask(noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
     Returns:
         bool [B, L], True where masked; each row masks the same number, L − floor(L·(1 − ratio)), at least one.
     """
-    kept: int = _kept(noise.shape[1], mask_ratio)
-    order = noise.argsort(dim=1, stable=True)
     mask = torch.ones_like(noise, dtype=torch.bool)
-    return mask.scatter(1, order[:, :kept], False)
+    return mask.scatter(1, visible_patches(noise, mask_ratio), False)
+
+
+def visible_patches(noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
+    """Return the places of the patches that `random_mask` leaves, int64 [B, kept], in no order that means something."""
+    kept: int = _kept(noise.shape[1], mask_ratio)
+    return noise.argsort(dim=1, stable=True)[:, :kept]
+
+
+def gather_patches(patches: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Return the patches [B, kept, D] of [B, L, D] that lie at ``places`` [B, kept]."""
+    return patches.gather(1, places[:, :, None].expand(-1, -1, patches.shape[2]))
+
+
+def scatter_patches(patches: torch.Tensor, places: torch.Tensor, token: torch.Tensor, count: int) -> torch.Tensor:
+    """Undo `gather_patches`: return [B, count, D] with ``token`` [1, 1, D] where there is no patch."""
+    batch, _, width = patches.shape
+    return token.expand(batch, count, width).scatter(1, places[:, :, None].expand(-1, -1, width), patches)
 
 
 # A compiler of tensor code cannot follow fractions.

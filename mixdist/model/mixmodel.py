@@ -33,7 +33,12 @@ class MixModel(nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     def forward(
-        self, images: torch.Tensor, reconstruct: bool, classify: bool, noise: torch.Tensor | None = None
+        self,
+        images: torch.Tensor,
+        reconstruct: bool,
+        classify: bool,
+        noise: torch.Tensor | None = None,
+        mask_input: bool = False,
     ) -> Outputs:
         """Run B once on images [B, 3, S, S], then the heads asked for on all of its features (A.2).
 
@@ -42,7 +47,10 @@ class MixModel(nn.Module):
             reconstruct: whether R runs.
             classify: whether C runs.
             noise: uniform numbers [B, R's noise_width] that decide the mask; only read by R.
+            mask_input: whether B, too, is kept from the patches that the mask hides (`method.ssl_masking`); R alone.
         """
+        if mask_input:
+            return self._reconstruct_visible(images, noise)
         features = self.backbone(images)
         reconstruction = where = logits = None
         if reconstruct:
@@ -51,18 +59,26 @@ class MixModel(nn.Module):
             logits = self.classifier(self.backbone.pool(features))
         return Outputs(reconstruction, where, logits)
 
+    def _reconstruct_visible(self, images: torch.Tensor, noise: torch.Tensor | None) -> Outputs:
+        assert isinstance(self.reconstructor, MaeHead)
+        assert noise is not None
+        visible = self.reconstructor.visible(noise)
+        return Outputs(*self.reconstructor(self.backbone(images, visible), images, noise, visible))
+
 
 def build_model(config: Config, image_size: int, classes: int) -> MixModel:
     """Build the model with weights that depend on the seed alone, on the CPU.
 
     Raises:
-        UserError: see `build_backbone` and `Backbone.checkpoint`, and decoder settings that do not fit each other.
+        UserError: see `build_backbone` and the checks of `Backbone`, and decoder settings that do not fit each other.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         backbone = build_backbone(config.model, image_size)
         reconstructor = build_reconstructor(backbone, config.model, config.method.mask_ratio)
         model = MixModel(backbone, reconstructor, max(classes, 1))
+    if config.method.ssl_masking == "input":
+        backbone.check_input_masking(config.model.backbone)
     if config.train.gradient_checkpointing:
         backbone.checkpoint(config.model.backbone)
         if isinstance(reconstructor, MaeHead):

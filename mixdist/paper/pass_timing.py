@@ -15,22 +15,20 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
-from rich.table import Table
 
 import mixdist
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
-from mixdist.data.packing.summary import plain_or_terminal, print_line
 from mixdist.data.samples import find_samples
 from mixdist.engine.loop import Trainer
 from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.model.mixmodel import build_model
 from mixdist.paper.noise_set import pack_noise
+from mixdist.paper.pass_figures import print_figures, summarise
 from mixdist.paper.passes import open_passes, time_passes
 from mixdist.plan import make_plan
 from mixdist.runfolder import RunFolder
@@ -38,7 +36,6 @@ from mixdist.train import build_trainer
 from mixdist.world import World, read_world
 
 PROGRAM = "mixdist reproduce pass-timing"
-PAPER_S = {"ssl": 0.295, "sl": 0.248, "mix": 0.317}  # Sec. 3.2.1, seconds; no hardware, model or batch is given
 BATCH = {"cpu": 16, "cuda": 256}  # Table 12 has 256, of which a CPU would take a minute a step
 SIZE = 32  # pixels, as CIFAR's
 ONE_EPOCH_EACH = ["--method.ssl_epochs=2", "--method.sl_epochs=2", "--method.mix_ratio=0.5"]
@@ -51,6 +48,7 @@ times the ssl, sl and mix passes of one model, in turn, by the engine's own upda
   --threads N  of torch on a CPU (default: torch's own)
   --json FILE  write all figures
 By default the paper's ViT-T at 256 tokens (32 px, patch 2), a batch of 256 on a GPU and 16 on a CPU, random pixels.
+With --method.ssl_masking input also an SSL pass that masks its input (docs/input-masking.md).
 Another model or batch: --model.backbone resnet18, --train.batch 64; images of a set instead: --data.sl SET.
 
 """
@@ -72,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rounds = time_passes(passes, options.rounds, options.steps)
         figures = summarise(rounds, {each.name: each.flops() for each in passes})
     head = _head(trainer, options)
-    _print(head, figures)
+    print_figures(head, figures)
     if options.json:
         write_json(options.json, {**head, **figures, "rounds_s": rounds})
     return 0
@@ -99,23 +97,6 @@ def make_trainer(argv: list[str], work: Path, world: World) -> Trainer:
     folder = RunFolder(config.run.dir)
     folder.open("fresh")
     return build_trainer(config, samples, make_plan(config, samples.counts), model, folder, world)
-
-
-def summarise(rounds: list[dict[str, float]], flops: dict[str, float]) -> dict[str, Any]:
-    """Return medians over rounds, of ratios within a round; and what the floating-point operations would allow."""
-    ratio = [one["mix"] / (one["ssl"] + one["sl"]) for one in rounds]
-    return {
-        "pass_s": {name: median(one[name] for one in rounds) for name in PAPER_S},
-        "gflop_per_image": {name: flops[name] / 1e9 for name in PAPER_S},
-        "ratio": {
-            "measured": median(ratio),
-            "least": min(ratio),
-            "most": max(ratio),
-            "flop_limit": flops["mix"] / (flops["ssl"] + flops["sl"]),
-            "paper": PAPER_S["mix"] / (PAPER_S["ssl"] + PAPER_S["sl"]),
-        },
-        "paper_s": PAPER_S,
-    }
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -174,24 +155,3 @@ def _head(trainer: Trainer, options: argparse.Namespace) -> dict[str, Any]:
         "rounds": options.rounds,
         "steps": options.steps,
     }
-
-
-def _print(head: dict[str, Any], figures: dict[str, Any]) -> None:
-    console, ratio = plain_or_terminal(), figures["ratio"]
-    print_line(
-        console,
-        f"{head['backbone']}, {head['image_size']} px in {head['places']} places, batch {head['batch']}, "
-        f"{head['precision']}, {head['device']}, {head['rounds']} rounds of {head['steps']}",
-    )
-    table = Table("pass", "ms, median", "GFLOP an image", "paper, ms")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name in PAPER_S:
-        numbers = (1000 * figures["pass_s"][name], figures["gflop_per_image"][name], 1000 * PAPER_S[name])
-        table.add_row(name, f"{numbers[0]:,.1f}", f"{numbers[1]:.2f}", f"{numbers[2]:.0f}")
-    console.print(table)
-    print_line(
-        console,
-        f"mix / (ssl + sl)  {ratio['measured']:.3f} ({ratio['least']:.3f} to {ratio['most']:.3f}); operations alone "
-        f"{ratio['flop_limit']:.3f}, paper {ratio['paper']:.3f}",
-    )

@@ -16,6 +16,7 @@ from mixdist.engine.loop import Trainer
 from mixdist.engine.strategy import trained_parameters
 from mixdist.engine.update import Updater
 
+INPUT = "ssl-input"
 FEW = 2  # rows that work is counted on: BatchNorm takes no single one
 
 
@@ -23,7 +24,7 @@ FEW = 2  # rows that work is counted on: BatchNorm takes no single one
 class Pass:
     """One update of a phase: preparation of the batch, forward, backward and AdamW; loading is no part of it."""
 
-    name: str  #: of the phase
+    name: str  #: of the phase; "ssl-input" where SSL masks before the backbone
     trainer: Trainer
     update: Updater
     batches: list[Batch]  #: of one step, on the device
@@ -54,14 +55,20 @@ class Pass:
 
 
 def open_passes(trainer: Trainer, held: ExitStack) -> list[Pass]:
-    """Return the pass of each phase of the plan, over the trainer's model; ``held`` lets go of them."""
+    """Return the pass of each phase of the plan, over the trainer's model; ``held`` lets go of them.
+
+    Where the SSL phase masks its input, both kinds of it: masked behind the backbone under its own name, and `INPUT`.
+    """
     passes = []
     trainer.model.train()
     for phase in trainer.plan.phases:
         update = trainer.updater(phase)
         held.enter_context(closing(update.strategy))
         stream = held.enter_context(closing(trainer.feed.train[phase.name].epoch(0, 1)))
-        passes.append(Pass(phase.name, trainer, update, next(stream)))
+        batches = next(stream)
+        passes.append(Pass(phase.name, trainer, replace(update, mask_input=False), batches))
+        if update.mask_input:
+            passes.append(Pass(INPUT, trainer, update, batches))
     return passes
 
 

@@ -244,3 +244,13 @@ def test_cosines_between_gradients_are_those_of_ddp(data, tmp_path, parallel):
     for one, other in zip(*found, strict=True):
         expected = [one.cos_ssl_sl, one.cos_ssl_mix, one.cos_sl_mix, one.loss]
         assert [other.cos_ssl_sl, other.cos_ssl_mix, other.cos_sl_mix, other.loss] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("parallel", [{"strategy": "fsdp"}, {"strategy": "deepspeed", "zero_stage": 3}])
+def test_ssl_that_masks_its_input_trains_as_under_ddp(data, tmp_path, parallel):
+    found = []
+    for name, asked in (("ddp", {"strategy": "ddp"}), ("other", parallel)):
+        settings = {f"parallel.{key}": value for key, value in asked.items()}
+        trainer = make_trainer(tiny_config(data, tmp_path / name, {**settings, "method.ssl_masking": "input"}))
+        found.append([record.loss for record in trainer.records()])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)

@@ -12,7 +12,7 @@ import torch
 from tiny_run import make_trainer, tiny_config, tiny_set, weights
 
 from mixdist.errors import UserError
-from mixdist.paper import pass_timing
+from mixdist.paper import pass_figures, pass_timing
 from mixdist.paper.passes import Pass, open_passes, time_passes
 
 SMALL = [*launching.flags(launching.TINY_VIT), "--train.batch", "4", "--data.image_size", "8", "--train.precision=fp32"]
@@ -89,7 +89,7 @@ def test_ratios_are_medians_of_those_within_a_round() -> None:
         {"ssl": 9.0, "sl": 1.0, "mix": 4.0},
         {"ssl": 3.0, "sl": 1.0, "mix": 3.0},
     ]
-    found = pass_timing.summarise(rounds, {"ssl": 14e9, "sl": 12e9, "mix": 14e9})
+    found = pass_figures.summarise(rounds, {"ssl": 14e9, "sl": 12e9, "mix": 14e9})
     assert found["pass_s"] == {"ssl": 3.0, "sl": 1.0, "mix": 3.0}
     assert found["ratio"] | {"paper": 0} == {
         "measured": 0.5, "least": 0.4, "most": 0.75, "flop_limit": pytest.approx(14 / 26), "paper": 0,
