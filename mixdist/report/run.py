@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, TypeAdapter, ValidationError, model_validator
 
 from mixdist.engine.record import StepRecord
 from mixdist.errors import UserError
@@ -57,6 +57,21 @@ class Result(BaseModel):
     git: str | None
 
 
+class Confusion(BaseModel):
+    """confusion.json: what the test samples of each class were taken for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    classes: list[str]
+    counts: list[list[NonNegativeInt]]  #: [label][class it was taken for]
+
+    @model_validator(mode="after")
+    def _square(self) -> Confusion:
+        if {len(self.classes)} != {len(self.counts), *map(len, self.counts)}:
+            raise ValueError("counts should have a row and a column for each class")
+        return self
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run."""
@@ -66,6 +81,8 @@ class Run:
     settings: dict[str, Any]  #: the config, flat: dotted key -> value
     records: tuple[StepRecord, ...]  #: in the order of their steps; empty where metrics.jsonl is missing
     reconstruction: bytes | None  #: PNG
+    pictures: tuple[tuple[int, Path], ...] = ()  #: (epoch, PNG) through training, in order
+    confusion: Confusion | None = None
 
 
 def read_run(folder: Path) -> Run:
@@ -83,6 +100,8 @@ def read_run(folder: Path) -> Run:
         settings=_read_settings(folder / "config.yaml"),
         records=_read_records(folder / "metrics.jsonl"),
         reconstruction=picture.read_bytes() if picture.is_file() else None,
+        pictures=tuple(_pictures(folder / "reconstructions")),
+        confusion=_read_confusion(folder / "confusion.json"),
     )
 
 
@@ -101,6 +120,21 @@ def _read_result(path: Path) -> Result:
         return Result.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"result.json: {_first(error)}") from None
+
+
+def _read_confusion(path: Path) -> Confusion | None:
+    if not path.is_file():
+        return None
+    try:
+        return Confusion.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"confusion.json: {_first(error)}") from None
+
+
+def _pictures(folder: Path) -> Iterator[tuple[int, Path]]:
+    for path in sorted(folder.glob("epoch-*.png")):
+        if (number := path.stem.removeprefix("epoch-")).isdecimal():
+            yield int(number), path
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
