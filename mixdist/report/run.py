@@ -16,6 +16,7 @@ from mixdist.errors import UserError
 
 FORMAT = "mixdist-result"
 VERSION = 1
+METRICS_VERSION = 1  #: of the lines of metrics.jsonl; result.json names it
 _RECORD = TypeAdapter(StepRecord)
 
 
@@ -55,6 +56,7 @@ class Result(BaseModel):
     memory_mb: float
     versions: dict[str, str | None]
     git: str | None
+    metrics_version: int = METRICS_VERSION  #: the first results named none
 
 
 class Confusion(BaseModel):
@@ -114,6 +116,10 @@ def _read_result(path: Path) -> Result:
         raise UserError(f'result.json is not that of a mixdist run ("format" should be "{FORMAT}")')
     if tree.get("version") != VERSION:
         raise UserError(f"result.json has format version {tree.get('version')}, this mixdist reads {VERSION}")
+    if tree.get("metrics_version", 1) != METRICS_VERSION:
+        raise UserError(
+            f"metrics.jsonl has format version {tree['metrics_version']}, this mixdist reads {METRICS_VERSION}"
+        )
     if tree.get("accuracy") is None:
         raise UserError("result.json has no accuracy: the run had no supervised epoch")
     try:
