@@ -29,7 +29,7 @@ SETTINGS = {
 }
 RUN_FILES = {
     *("config.yaml", "plan.json", "metrics.jsonl", "result.json", "checkpoints", "reconstruction.png"),
-    "confusion.json",
+    *("confusion.json", "task.json"),
 }
 RECORD = {
     "step": int,
@@ -52,6 +52,11 @@ RECORD = {
     "latency_s": float,
     "accuracy": float | None,
     "top5": float | None,
+    "knn": float | None,
+    "linear_probe": float | None,
+    "feature_spread": float | None,
+    "feature_rank": float | None,
+    "collapsed": bool | None,
     "cos_ssl_sl": float | None,
     "cos_ssl_mix": float | None,
     "cos_sl_mix": float | None,
