@@ -19,6 +19,7 @@ from mixdist.engine.window import peak_memory_mb
 
 FORMAT = "mixdist-result"
 VERSION = 1
+METRICS_VERSION = 1  # of the lines of metrics.jsonl
 PACKAGES = ("mixdist", "torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg", "wandb")
 
 
@@ -49,6 +50,7 @@ def make_result(trainer: Trainer, samples: Samples, setup_s: float, wall_s: floa
     return {
         "format": FORMAT,
         "version": VERSION,
+        "metrics_version": METRICS_VERSION,
         **facts(trainer, samples),
         "accuracy": progress.accuracy,
         "top5": progress.top5,

@@ -15,11 +15,15 @@ from mixdist import files
 from mixdist.arguments import Parser
 from mixdist.errors import UserError
 from mixdist.report.collect import Found, collect
+from mixdist.report.comparable import comparable
+from mixdist.report.csv_table import csv_table
 from mixdist.report.markdown import markdown
+from mixdist.report.paired import comparisons
 from mixdist.report.summarise import ARMS, Group, group_runs
 from mixdist.report.table import HEADINGS, rows
 from mixdist.report.words import headline, notes
 
+MOST_PAIRS = 3  #: on the console
 _STYLE = dict(zip(ARMS, ("green", "blue", "red"), strict=True))
 
 
@@ -30,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: a path without a run, no finished run, or an --out that cannot be written.
     """
     options = _parse(argv)
-    found = collect(options.runs)
+    found = comparable(collect(options.runs), options.strict)
     groups = group_runs(found.runs)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     for entry in found.left_out:
@@ -38,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
     _print_table(groups, Console(highlight=False))
     if options.out is not None:
         _write(options.out, groups, found)
-        errors.print(f"wrote {options.out} and {options.out.with_suffix('.md')}", markup=False)
+        beside = ", ".join(options.out.with_suffix(suffix).name for suffix in (".md", ".csv"))
+        errors.print(f"wrote {options.out}, beside it {beside} and {_figures(options.out).name}/", markup=False)
     return 0
 
 
@@ -49,10 +54,16 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="run folder, folder that holds runs (3 levels), or quoted pattern"
     )
-    parser.add_argument("--out", type=Path, metavar="REPORT.html", help="write a page, and REPORT.md beside it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="REPORT.html",
+        help="write a page, beside it REPORT.md and REPORT.csv, and each figure as SVG and PNG in REPORT-figures/",
+    )
+    parser.add_argument("--strict", action="store_true", help="a run that cannot be compared is an error")
     options = parser.parse_args(argv)
     if options.out is not None and options.out.suffix != ".html":
-        raise UserError(f"--out {options.out} should end in .html; the Markdown goes beside it")
+        raise UserError(f"--out {options.out} should end in .html; Markdown, CSV and figures go beside it")
     return options
 
 
@@ -60,23 +71,46 @@ def _print_table(groups: list[Group], console: Console) -> None:
     """Print the sentence, the table and the notes; rich leaves colours out where there is no terminal."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("arm", overflow="fold")  # the one column that gives way on a narrow terminal
-    for heading in HEADINGS[1:]:
+    shown = [number for number, heading in enumerate(HEADINGS) if _on_console(heading, groups)]
+    for heading in [HEADINGS[number] for number in shown[1:]]:
         table.add_column(re.sub(r"(?<=-)|(?<=mix/)| (?!%)|(?=/s$)", "\n", heading), justify="right", no_wrap=True)
     for group, row in zip(groups, rows(groups), strict=True):
         label = Text("\n ".join(group.lines), style=_STYLE[group.arm])
-        table.add_row(label, *map(Text, row.cells[1:]))
+        table.add_row(label, *(Text(row.cells[number]) for number in shown[1:]))
     console.print(Text(headline(groups)), "", table, sep="\n")
+    pairs = comparisons(groups)
+    for pair in pairs[:MOST_PAIRS]:
+        console.print(Text(pair.sentence))
+    if len(pairs) > MOST_PAIRS:
+        console.print(Text(f"and {len(pairs) - MOST_PAIRS} further pairs of arms, which --out lists"))
     for note in notes(groups):
         console.print(Text(f"note: {note}"))
 
 
-def _write(path: Path, groups: list[Group], found: Found) -> None:
-    from mixdist.report.page import page  # matplotlib takes a second to import
+def _on_console(heading: str, groups: list[Group]) -> bool:
+    """Leave out what 80 columns have no room for: the paper's figures, where no row has any, else the labels."""
+    matched = any(row.cells[HEADINGS.index("paper %")] != "n/a" for row in rows(groups))
+    return heading not in ("ssl/mix/sl %", "labels" if matched else "paper %")
 
-    text = page(groups, found)
+
+def _figures(path: Path) -> Path:
+    return path.with_name(f"{path.stem}-figures")
+
+
+def _write(path: Path, groups: list[Group], found: Found) -> None:
+    from mixdist.report.page import drawn, page  # matplotlib takes a second to import
+
+    pictures = drawn(groups)
+    text = page(groups, found, pictures)
     try:
         files.write_text(path, text)
         files.write_text(path.with_suffix(".md"), markdown(groups, found))
+        files.write_text(path.with_suffix(".csv"), csv_table(groups))
+        _figures(path).mkdir(exist_ok=True)
+        for picture in pictures.all():
+            files.write_text(_figures(path) / f"{picture.name}.svg", picture.alone)
+            with files.atomic(_figures(path) / f"{picture.name}.png") as file:
+                file.write(picture.png)
     except OSError as error:
         raise UserError(
             f"--out {path} cannot be written: {error.strerror}; name a file in an existing folder"

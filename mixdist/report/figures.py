@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 
+from mixdist.report.budget import label_budget
 from mixdist.report.marks import Mark, marks
+from mixdist.report.over_time import over_time
 from mixdist.report.picture import Picture
 from mixdist.report.place import label_points
 from mixdist.report.run import Run
 from mixdist.report.summarise import Group
-from mixdist.report.svg import inline_svg, new_figure, style
+from mixdist.report.svg import EDGE, draw, new_figure, style
 from mixdist.report.words import percent
 
 
@@ -34,7 +37,7 @@ def figures(groups: list[Group]) -> list[Picture]:
         curves = {group.label: curve for group in groups if (curve := _curve(group)) is not None}
         if curves:
             drawn += [_learning_curves(curves, looks, by_time) for by_time in (False, True)]
-        return [*drawn, _throughput(groups, looks)]
+        return [*drawn, *label_budget(groups), _throughput(groups, looks), *over_time(groups, looks)]
 
 
 def _accuracy_against_time(groups: list[Group], looks: dict[str, Mark]) -> Picture:
@@ -50,14 +53,29 @@ def _accuracy_against_time(groups: list[Group], looks: dict[str, Mark]) -> Pictu
     for group, (x, y) in zip(groups, means, strict=True):
         look = looks[group.label]
         axes.scatter([x], [y], s=95, marker=look.marker, color=look.colour, edgecolors="black", linewidths=0.9)
+    front = pareto_front(means)
+    axes.step(*zip(*(means[number] for number in front), strict=True), where="post", color=EDGE, linewidth=1, zorder=1)
     axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
     label_points(axes, means, [looks[group.label].name for group in groups])
     said = "; ".join(f"{group.label}: {percent(group.accuracy)} after {group.latency.mean:.1f} s" for group in groups)
-    return Picture(
+    best = "; ".join(groups[number].label for number in front)
+    return draw(
+        figure,
+        "accuracy-time",
         "Accuracy against training time",
-        "Up and to the left is better. A small mark is one seed, the large one the mean.",
-        inline_svg(figure, "figure-time", f"Accuracy against training time. {said}."),
+        "Up and to the left is better. A small mark is one seed, the large one the mean. The line joins the Pareto "
+        "front: no other mean is at least as fast and more accurate.",
+        f"Accuracy against training time. {said}. On the Pareto front: {best}.",
     )
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the numbers of the points (seconds, accuracy) that no other beats in both, fastest first."""
+    front: list[int] = []
+    for number in sorted(range(len(points)), key=lambda number: (points[number][0], -points[number][1])):
+        if not front or points[number][1] > points[front[-1]][1]:
+            front.append(number)
+    return front
 
 
 def _curve(group: Group) -> Curve | None:
@@ -91,11 +109,13 @@ def _learning_curves(curves: dict[str, Curve], looks: dict[str, Mark], by_time: 
     figure.legend(loc="outside upper left", ncols=columns, handlelength=3.2)
     title = f"Learning curves against {'training time' if by_time else 'epochs'}"
     said = "; ".join(f"{label} ends at {curve.accuracy[:, -1].mean():.1f} %" for label, curve in curves.items())
-    return Picture(
+    return draw(
+        figure,
+        f"curves-{'time' if by_time else 'epoch'}",
         title,
         "Line: mean over seeds. Band: lowest to highest seed. Evaluation time is not counted. "
         "Phases without a classifier to evaluate leave no points.",
-        inline_svg(figure, f"figure-curves-{'time' if by_time else 'epoch'}", f"{title}. {said}."),
+        f"{title}. {said}.",
     )
 
 
@@ -122,10 +142,12 @@ def _throughput(groups: list[Group], looks: dict[str, Mark]) -> Picture:
         f"{group.label}: {group.images_per_s:.0f} images/s, {share:.1f} % of the time waiting for data"
         for group, share in zip(groups, waits, strict=True)
     )
-    return Picture(
+    return draw(
+        figure,
+        "throughput",
         "Throughput",
         "Training images per second over all ranks, and the share of training time that rank 0 waited for data.",
-        inline_svg(figure, "figure-throughput", f"Throughput. {said}."),
+        f"Throughput. {said}.",
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from mixdist.report import paired
 from mixdist.report.collect import Found
+from mixdist.report.paired import comparisons
 from mixdist.report.summarise import Group
 from mixdist.report.table import HEADINGS, rows
 from mixdist.report.words import headline, notes
@@ -13,6 +15,11 @@ def markdown(groups: list[Group], found: Found) -> str:
     lines = ["# Run comparison", "", plain(headline(groups)), ""]
     lines += [f"| {' | '.join(HEADINGS)} |", f"|---{'|---:' * (len(HEADINGS) - 1)}|"]
     lines += [f"| {' | '.join(plain(cell) for cell in row.cells)} |" for row in rows(groups)]
+    if pairs := comparisons(groups):
+        lines += ["", "## Arm against arm", ""]
+        lines += [f"| {' | '.join(paired.HEADINGS)} |", f"|---|---{'|---:' * (len(paired.HEADINGS) - 2)}|"]
+        lines += [f"| {' | '.join(plain(cell) for cell in pair.cells)} |" for pair in pairs]
+        lines += ["", paired.CAVEAT]
     remarks = notes(groups) + [f"Left out: {entry.folder}: {entry.reason}." for entry in found.left_out]
     if remarks:
         lines += ["", *(f"* {plain(remark)}" for remark in remarks)]

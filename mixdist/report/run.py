@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, TypeAdapter, ValidationError, model_validator
 
 from mixdist.engine.record import StepRecord
 from mixdist.errors import UserError
 
 FORMAT = "mixdist-result"
 VERSION = 1
+METRICS_VERSION = 1  #: of the lines of metrics.jsonl; result.json names it
 _RECORD = TypeAdapter(StepRecord)
 
 
@@ -55,6 +56,22 @@ class Result(BaseModel):
     memory_mb: float
     versions: dict[str, str | None]
     git: str | None
+    metrics_version: int = METRICS_VERSION  #: the first results named none
+
+
+class Confusion(BaseModel):
+    """confusion.json: what the test samples of each class were taken for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    classes: list[str]
+    counts: list[list[NonNegativeInt]]  #: [label][class it was taken for]
+
+    @model_validator(mode="after")
+    def _square(self) -> Confusion:
+        if {len(self.classes)} != {len(self.counts), *map(len, self.counts)}:
+            raise ValueError("counts should have a row and a column for each class")
+        return self
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,8 @@ class Run:
     settings: dict[str, Any]  #: the config, flat: dotted key -> value
     records: tuple[StepRecord, ...]  #: in the order of their steps; empty where metrics.jsonl is missing
     reconstruction: bytes | None  #: PNG
+    pictures: tuple[tuple[int, Path], ...] = ()  #: (epoch, PNG) through training, in order
+    confusion: Confusion | None = None
 
 
 def read_run(folder: Path) -> Run:
@@ -83,6 +102,8 @@ def read_run(folder: Path) -> Run:
         settings=_read_settings(folder / "config.yaml"),
         records=_read_records(folder / "metrics.jsonl"),
         reconstruction=picture.read_bytes() if picture.is_file() else None,
+        pictures=tuple(_pictures(folder / "reconstructions")),
+        confusion=_read_confusion(folder / "confusion.json"),
     )
 
 
@@ -95,12 +116,31 @@ def _read_result(path: Path) -> Result:
         raise UserError(f'result.json is not that of a mixdist run ("format" should be "{FORMAT}")')
     if tree.get("version") != VERSION:
         raise UserError(f"result.json has format version {tree.get('version')}, this mixdist reads {VERSION}")
+    if tree.get("metrics_version", 1) != METRICS_VERSION:
+        raise UserError(
+            f"metrics.jsonl has format version {tree['metrics_version']}, this mixdist reads {METRICS_VERSION}"
+        )
     if tree.get("accuracy") is None:
         raise UserError("result.json has no accuracy: the run had no supervised epoch")
     try:
         return Result.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"result.json: {_first(error)}") from None
+
+
+def _read_confusion(path: Path) -> Confusion | None:
+    if not path.is_file():
+        return None
+    try:
+        return Confusion.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"confusion.json: {_first(error)}") from None
+
+
+def _pictures(folder: Path) -> Iterator[tuple[int, Path]]:
+    for path in sorted(folder.glob("epoch-*.png")):
+        if (number := path.stem.removeprefix("epoch-")).isdecimal():
+            yield int(number), path
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

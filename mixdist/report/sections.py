@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from mixdist.report import paired
 from mixdist.report.collect import LeftOut
+from mixdist.report.paired import comparisons
 from mixdist.report.run import Run
 from mixdist.report.summarise import Group, differing, show
 from mixdist.report.table import HEADINGS, PHASES, Row, rows, seconds
@@ -14,7 +16,9 @@ from mixdist.report.table import HEADINGS, PHASES, Row, rows, seconds
 _RESULTS_NOTE = (
     "Accuracy: top-1 at the end of training, mean ± sample standard deviation over seeds. Latency: training time, "
     "without evaluation, checkpoints and set-up. Speed-up: latency of ssl+sl with the same settings and hardware, "
-    "divided by this latency. Last column: share of the training time in each phase."
+    "divided by this latency. Device h: training, evaluation and checkpoints, times ranks (GPU hours on GPUs). Paper: "
+    "its accuracy and speed-up, where a row of its tables has these settings. Last column: share of the training time "
+    "in each phase."
 )
 
 
@@ -25,6 +29,15 @@ def results(groups: list[Group], colours: dict[str, str]) -> str:
         swatch = f'<span class="swatch" style="background:{colours[group.label]}"></span>'
         body.append([f"{swatch}{_label(group)}", *map(escape, row.cells[1:-1]), _bar(row)])
     return html_table([*HEADINGS[:-1], "time in ssl / mix / sl"], body, _RESULTS_NOTE)
+
+
+def pairs(groups: list[Group]) -> str:
+    """Return the arms held against each other seed by seed; empty where no two share a seed."""
+    found = comparisons(groups)
+    if not found:
+        return ""
+    body = [[escape(cell) for cell in pair.cells] for pair in found]
+    return "<h2>Arm against arm</h2>\n" + html_table(paired.HEADINGS, body, paired.CAVEAT)
 
 
 def configuration(groups: list[Group]) -> str:

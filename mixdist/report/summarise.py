@@ -84,6 +84,14 @@ class Group:
         return fmean(run.result.images_per_s for run in self.runs)
 
     @property
+    def device_hours(self) -> float:
+        """Hours that all devices of a run worked: training, evaluation and checkpoints on each; mean over runs."""
+        return fmean(
+            run.result.world_size * (run.result.latency_s + run.result.evaluation_s + run.result.checkpoint_s) / 3600
+            for run in self.runs
+        )
+
+    @property
     def hardware(self) -> tuple[str, int]:
         """Device name and world size."""
         result = self.runs[0].result

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mixdist.report.published import published
 from mixdist.report.summarise import Group, Spread, speed_up
 
 PHASES = ("ssl", "mix", "sl")  #: the order of a phases cell
-HEADINGS = ("arm", "labels", "seeds", "accuracy %", "latency s", "speed-up", "images/s", "world size", "ssl/mix/sl %")
+HEADINGS = (
+    *("arm", "labels", "seeds", "accuracy %", "latency s", "speed-up", "images/s", "world size", "device h", "paper %"),
+    "ssl/mix/sl %",
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,16 @@ def _row(group: Group, groups: list[Group]) -> Row:
             "n/a" if gain is None else f"{gain:.2f}×",
             seconds(group.images_per_s),
             str(result.world_size),
+            _hours(group.device_hours),
+            str(published(group) or "n/a"),
             "/".join(f"{shares.get(phase, 0.0) * 100:.0f}" for phase in PHASES),
         ),
         shares=shares,
     )
+
+
+def _hours(value: float) -> str:
+    return f"{value:.3f}" if value < 0.1 else f"{value:.1f}"
 
 
 def _accuracy(spread: Spread) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from mixdist.report.paired import RIVALS
 from mixdist.report.summarise import Group, Spread, counterpart
 from mixdist.report.table import seconds
 
-_RIVALS = {"mixtraining": ("ssl+sl", "sl"), "ssl+sl": ("sl",), "sl": ()}
 _MOST_SENTENCES = 2
 _STEADY = 0.1  # relative standard deviation of the training time above which a note warns
 _OUTCOMES = (
@@ -19,7 +19,7 @@ _OUTCOMES = (
 
 def headline(groups: list[Group]) -> str:
     """Say how the best arm that has a rival compares with it: accuracy, spread, time."""
-    for arm, rivals in _RIVALS.items():
+    for arm, rivals in RIVALS.items():
         for rival in rivals:
             pairs = [(group, _rival(group, rival, groups)) for group in groups if group.arm == arm]
             found = [(group, other) for group, other in pairs if other is not None]

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 from launching import QUIET, TINY_VIT, checkpoints, flags, mixdist, records, result, run, train_here
 from PIL import Image
+
+from mixdist.report.schema import FOLDER as SCHEMAS
 
 ARMS = {"sl": ["sl"], "ssl+sl": ["ssl", "sl"], "mixtraining": ["ssl", "mix", "sl"]}
 SETTINGS = {
@@ -24,7 +27,10 @@ SETTINGS = {
     "optim.sl.base_lr": 1e-2,
     "train.batch": 16,
 }
-RUN_FILES = {"config.yaml", "plan.json", "metrics.jsonl", "result.json", "checkpoints", "reconstruction.png"}
+RUN_FILES = {
+    *("config.yaml", "plan.json", "metrics.jsonl", "result.json", "checkpoints", "reconstruction.png"),
+    *("confusion.json", "task.json"),
+}
 RECORD = {
     "step": int,
     "phase": str,
@@ -46,6 +52,15 @@ RECORD = {
     "latency_s": float,
     "accuracy": float | None,
     "top5": float | None,
+    "knn": float | None,
+    "linear_probe": float | None,
+    "feature_spread": float | None,
+    "feature_rank": float | None,
+    "collapsed": bool | None,
+    "cos_ssl_sl": float | None,
+    "cos_ssl_mix": float | None,
+    "cos_sl_mix": float | None,
+    "reconstruction": str | None,
     "skipped": int,
     "bad_samples": int,
 }
@@ -64,6 +79,23 @@ def runs(packed_sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         else:
             assert train_here(own) == 0
     return folder
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_what_a_run_leaves_is_what_the_shipped_schemas_say(runs: Path, arm: str) -> None:
+    check = {
+        name: Draft202012Validator(json.loads((SCHEMAS / f"{name}-1.schema.json").read_text()))
+        for name in ("metrics", "result", "confusion")
+    }
+    for record in records(runs / arm):
+        check["metrics"].validate(record)
+    check["result"].validate(result(runs / arm))
+    confusion = json.loads((runs / arm / "confusion.json").read_text())
+    check["confusion"].validate(confusion)
+    assert confusion["classes"] == ["ash", "birch", "cedar"]
+    assert [sum(row) for row in confusion["counts"]] == [11, 10, 10]
+    right = sum(row[label] for label, row in enumerate(confusion["counts"]))
+    assert 100 * right / 31 == pytest.approx(result(runs / arm)["accuracy"])
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -139,7 +171,7 @@ def test_result_json_says_what_came_out_and_on_what(runs: Path, packed_sets: Pat
 def test_compare_writes_a_page_with_all_arms(runs: Path) -> None:
     done = run(mixdist("compare", ".", "--out", "report.html"), runs)
     assert (done.code, done.errors) == (0, []), done.err
-    assert "wrote report.html and report.md" in done.err
+    assert "wrote report.html, beside it report.md, report.csv and report-figures/" in done.err
     page = (runs / "report.html").read_text()
     for arm in ARMS:
         assert arm in done.out
@@ -186,7 +218,7 @@ def test_a_flat_folder_without_labels_pretrains(
 ) -> None:
     own = {**SETTINGS, "data.sl": packed_sets / "flat", "method.sl_epochs": 0, "run.dir": tmp_path / "run"}
     assert train_here(own) == 0
-    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
+    assert {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES - {"confusion.json"}
     found = result(tmp_path / "run")
     assert (found["accuracy"], found["labelled"], list(found["phases"])) == (None, 0, ["ssl"])
     assert [record["loss_sl"] for record in records(tmp_path / "run")] == [None] * 6

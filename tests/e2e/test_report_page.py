@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
 from fake_runs import three_arms
+from PIL import Image
 
 from mixdist.report.compare import main
 
@@ -47,7 +49,7 @@ document.getElementById("inner").onload = (event) => {{
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    three_arms(folder / "runs")
+    three_arms(folder / "runs", pictures=3, confusion=[[3, 1], [0, 4]])
     main([str(folder / "runs"), "--out", str(folder / "report.html")])
     return folder
 
@@ -63,7 +65,7 @@ def test_the_page_renders_at_the_width_of_a_phone_and_of_a_desktop(folder: Path,
     outer.write_text(MEASURE.format(width=width))
     dom = chromium(tmp_path, "--allow-file-access-from-files", "--window-size=1300,900", "--dump-dom", outer.as_uri())
     measured = dict(re.findall(r'data-(\w+)="([^"]*)"', dom))
-    assert int(measured["figures"]) == 4 + 3 + 2
+    assert int(measured["figures"]) == 5 + 3 + 3 + 3 * 3  # plots, losses, matrices, pictures of three runs
     assert int(measured["smallest"]) > 80
     assert int(measured["width"]) == width
     assert measured["headline"].startswith("mixtraining: 71.4 %")
@@ -83,3 +85,20 @@ def test_the_browser_has_nothing_to_complain_about(folder: Path, tmp_path: Path)
     ).stderr
     assert picture.stat().st_size > 50_000
     assert "CONSOLE" not in log
+
+
+def test_a_dark_screen_has_light_ink_on_dark_paper_in_the_figures_too(folder: Path, tmp_path: Path) -> None:
+    shades = {}
+    for theme, flag in (("light", "1"), ("dark", "0")):
+        shot = tmp_path / f"{theme}.png"
+        chromium(
+            tmp_path / theme,
+            f"--blink-settings=preferredColorScheme={flag}",
+            *("--window-size=700,2600", f"--screenshot={shot}", (folder / "report.html").as_uri()),
+        )
+        grey = np.asarray(Image.open(shot).convert("L"))
+        shades[theme] = (float(np.median(grey)), float((grey > 200).mean()), float((grey < 60).mean()))
+    assert shades["light"][0] > 240
+    assert shades["light"][2] < 0.1
+    assert shades["dark"][0] < 40
+    assert shades["dark"][1] < 0.1  # a figure left white would be far more

@@ -31,6 +31,8 @@ def write_run(
     config: dict[str, Any] | None = None,
     result: dict[str, Any] | None = None,
     picture: bool = False,
+    pictures: int = 0,
+    confusion: list[list[int]] | None = None,
 ) -> Path:
     """Write a finished run; ``config`` holds dotted keys, ``result`` fields of result.json that differ."""
     folder.mkdir(parents=True)
@@ -42,6 +44,12 @@ def write_run(
     )
     if picture:
         (folder / "reconstruction.png").write_bytes(png())
+    for epoch in range(1, pictures + 1):
+        (folder / "reconstructions").mkdir(exist_ok=True)
+        (folder / "reconstructions" / f"epoch-{epoch:04d}.png").write_bytes(png())
+    if confusion:
+        names = [f"class {number}" for number in range(len(confusion))]
+        (folder / "confusion.json").write_text(json.dumps({"classes": names, "counts": confusion}))
     return folder
 
 

@@ -53,6 +53,7 @@ def render(*paths: Path) -> str:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = three_arms(tmp_path_factory.mktemp("runs"))
     (write_run(folder / "killed") / "result.json").unlink()
+    (folder / "sl-0" / "confusion.json").write_text('{"classes": ["<oak>", "elm"], "counts": [[3, 1], [2, 6]]}')
     return render(folder)
 
 
@@ -72,7 +73,7 @@ LINKS = {"src", "href", "xlink:href", "srcset", "action", "data", "poster"}
 
 def test_every_figure_is_well_formed_and_described(whole: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", whole, flags=re.DOTALL)
-    assert len(figures) == 4 + 3  # accuracy, two curves, throughput; losses of three arms
+    assert len(figures) == 5 + 3 + 1  # accuracy, two curves, throughput and over time; losses; a confusion matrix
     for figure in figures:
         root = ET.fromstring(figure)
         assert root.get("role") == "img"
@@ -163,11 +164,51 @@ def test_a_long_loss_curve_is_averaged_and_says_so(tmp_path: Path) -> None:
     assert "from 0.5 to 0.5" in picture.svg
 
 
+def test_the_colours_of_ink_and_paper_are_those_of_the_page_and_those_of_data_are_not(whole: str) -> None:
+    svg = re.search(r"<svg.*?</svg>", whole, flags=re.DOTALL)[0]
+    assert "fill: var(--card, #ffffff)" in svg
+    assert "stroke: var(--soft, #555555)" in svg
+    assert "fill: #d55e00" in svg.lower()
+    assert not re.findall(r": (?:#222222|#555555|#ffffff)", svg)
+
+
+def test_a_confusion_matrix_says_which_classes_are_mixed_up(whole: str) -> None:
+    said = re.search(r'aria-label="(Confusion matrix of sl[^"]*)"', whole)[1]
+    assert "Right from 75 % (&lt;oak&gt;) to 75 %" in said
+    assert "&lt;oak&gt; is taken for elm in 25 %" in said or "elm is taken for &lt;oak&gt; in 25 %" in said
+
+
+@pytest.mark.parametrize(
+    "content", ["{", '{"classes": ["a"], "counts": [[1], [2]]}', '{"classes": ["a"], "counts": [[-1]]}']
+)
+def test_a_damaged_confusion_matrix_leaves_its_run_out(tmp_path: Path, content: str) -> None:
+    (write_run(tmp_path / "good"), write_run(tmp_path / "bad") / "confusion.json")[1].write_text(content)
+    (left_out,) = collect([str(tmp_path)]).left_out
+    assert left_out.reason.startswith("confusion.json: ")
+
+
+def test_pictures_through_training_are_a_strip_of_at_most_six_with_the_first_and_the_last(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", pictures=9)
+    images = [attrs["alt"] or "" for tag, attrs in Elements(render(tmp_path)).found if tag == "img"]
+    epochs = [int(re.search(r"epoch (\d+)", alt)[1]) for alt in images]
+    assert len(epochs) == 6
+    assert (epochs[0], epochs[-1]) == (1, 9)
+    assert epochs == sorted(set(epochs))
+
+
+def test_the_label_budget_is_a_line_an_arm_where_only_the_labels_differ(tmp_path: Path) -> None:
+    for fraction, labelled in ((0.1, 100), (0.5, 500)):
+        write_run(tmp_path / f"{fraction}", "sl", config={"data.fraction": fraction}, result={"labelled": labelled})
+    assert "Accuracy over the number of labelled images. sl: 70.0 % with 100, 70.0 % with 500" in render(tmp_path)
+    write_run(tmp_path / "c", "sl", config={"data.fraction": 1.0, "train.batch": 9}, result={"labelled": 1000})
+    assert "Label budget" not in render(tmp_path)
+
+
 def test_markdown_holds_sentence_table_and_what_is_left_out(tmp_path: Path) -> None:
     three_arms(tmp_path)
     (write_run(tmp_path / "a_killed|run") / "result.json").unlink()
     found = collect([str(tmp_path)])
     text = markdown(group_runs(found.runs), found)
     assert text.startswith("# Run comparison\n\nmixtraining: 71.4 % ± 0.6 against ssl+sl")
-    assert "| mixtraining | 10% (143) | 2 | 71.4 ± 0.6 | 36.0 | 1.22× | 213 | 1 | 33/39/28 |" in text
+    assert "| mixtraining | 10% (143) | 2 | 71.4 ± 0.6 | 36.0 | 1.22× | 213 | 1 | 0.010 | n/a | 33/39/28 |" in text
     assert r"a\_killed\|run: unfinished" in text

@@ -75,6 +75,8 @@ def test_the_table_holds_the_numbers_of_the_runs(tmp_path: Path) -> None:
         "speed-up": "1.22×",
         "images/s": "213",
         "world size": "1",
+        "device h": "0.010",
+        "paper %": "n/a",
         "ssl/mix/sl %": "33/39/28",
     }
 
