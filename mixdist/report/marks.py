@@ -9,9 +9,9 @@ from matplotlib.colors import to_hex, to_rgb
 from mixdist.report.summarise import Group
 
 # Okabe and Ito's palette, distinct for colour-blind readers; markers and line styles tell the arms apart in print.
-_COLOURS = {"sl": "#009E73", "ssl+sl": "#0072B2", "mixtraining": "#D55E00"}
-_MARKERS = {"sl": "sDpP", "ssl+sl": "^v<>", "mixtraining": "ohX*"}
-_LINES = {"sl": (0, (1, 1.2)), "ssl+sl": (0, (5, 1.5)), "mixtraining": (0, ())}
+COLOURS = {"sl": "#009E73", "ssl+sl": "#0072B2", "mixtraining": "#D55E00"}
+MARKERS = {"sl": "sDpP", "ssl+sl": "^v<>", "mixtraining": "ohX*"}
+LINES = {"sl": (0, (1, 1.2)), "ssl+sl": (0, (5, 1.5)), "mixtraining": (0, ())}
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Mark:
 def marks(groups: list[Group]) -> dict[str, Mark]:
     """Return a mark for each group, by label. Groups of one arm differ in marker and in lightness."""
     looks: dict[str, Mark] = {}
-    for arm in _COLOURS:
+    for arm in COLOURS:
         members = [group for group in groups if group.arm == arm]
         for place, group in enumerate(members):
-            markers = _MARKERS[arm]
+            markers = MARKERS[arm]
             looks[group.label] = Mark(
-                colour=_lighter(_COLOURS[arm], 0.6 * place / len(members)),
+                colour=_lighter(COLOURS[arm], 0.6 * place / len(members)),
                 marker=markers[place % len(markers)],
-                line=_LINES[arm],
+                line=LINES[arm],
                 name="\n".join(group.lines),
             )
     return looks
