@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mixdist.arguments import Parser, refuse_below_one
 from mixdist.errors import UserError, nearest
+from mixdist.paper.command_line import at_dashes, part, refuse_seeds
 from mixdist.paper.grid import FILTERS, MEASUREMENTS, TITLES, grid_of
 from mixdist.paper.order import Order
 from mixdist.paper.sets import KNOWN, Shelf
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: an unknown table, a filter that matches nothing, a set that is not to be had, a setting out of range.
     """
-    own, changes = _at_dashes(argv)
+    own, changes = at_dashes(argv)
     options = _parser().parse_args(own)
     whole = grid_of(options.table)
     _check(options)
@@ -46,24 +46,13 @@ def main(argv: Sequence[str]) -> int:
     return forecast(order) if options.dry_run else train(order)
 
 
-def _at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Cut a command line at the first "--"."""
-    words = list(argv)
-    place = words.index("--") if "--" in words else len(words)
-    return words[:place], words[place + 1 :]
-
-
 def _check(options: argparse.Namespace) -> None:
     refuse_below_one(nproc=options.nproc)
     if not 0 < options.scale <= 1:
         raise UserError(
             f"--scale {options.scale:g} is out of range; it should be above 0, up to 1, which is the paper's own size"
         )
-    for seed in options.seeds:
-        if not 0 <= seed < 2**31:
-            raise UserError(f"--seeds {seed} is out of range; each should be 0 or more, below 2^31")
-    if len(set(options.seeds)) < len(options.seeds):
-        raise UserError(f"--seeds {' '.join(map(str, options.seeds))} names a seed twice; leave one out")
+    refuse_seeds(options.seeds)
 
 
 def _sources(given: Sequence[str]) -> dict[str, str]:
@@ -79,14 +68,6 @@ def _sources(given: Sequence[str]) -> dict[str, str]:
             )
         found[name] = place
     return found
-
-
-def _part(text: str) -> tuple[int, int]:
-    """Read "2/8", the second of eight."""
-    if not re.fullmatch(r"\d+/\d+", text) or not 1 <= int(text.split("/")[0]) <= int(text.split("/")[1]):
-        raise UserError(f"--part {text} should be K/N with K from 1 to N, as in 2/8")
-    number, of = map(int, text.split("/"))
-    return number, of
 
 
 def _parser() -> Parser:
@@ -106,7 +87,7 @@ def _parser() -> Parser:
     add("--scale", type=float, default=1.0, metavar="S", help="shorten epochs and data to this share; outputs say so")
     add("--dry-run", action="store_true", help="say what would be trained, and about how long, from a short probe")
     add("--nproc", type=int, default=1, metavar="N", help="processes, by torchrun, of each run (default: 1)")
-    add("--part", type=_part, default=(1, 1), metavar="K/N", help="every N-th run from the K-th on: for a job array")
+    add("--part", type=part, default=(1, 1), metavar="K/N", help="every N-th run from the K-th on: for a job array")
     add("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all grids (default: runs)")
     add("--data", type=Path, default=Path("data"), metavar="DIR", help="folder of the packed sets (default: data)")
     add("--source", nargs="+", action="extend", default=[], metavar="NAME=PLACE", help="folder, archive or packed set")

@@ -9,9 +9,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from mixdist.config.read import fields
-from mixdist.errors import UserError, nearest
 from mixdist.paper.cells import Cell
+from mixdist.paper.command_line import read_settings
 from mixdist.paper.grid import Grid
 
 CONFIGS = Path(__file__).with_name("configs")
@@ -105,32 +104,14 @@ def settings_of(cell: Cell, seed: int, sets: Mapping[str, str], run: Path, scale
 
 
 def read_changes(words: Sequence[str], grid: Grid) -> dict[str, str]:
-    """Read the settings after ``--``, which every run is given; return them by dotted key.
+    """Read the settings after ``--``, which every run of the grid is given; return them by dotted key.
 
     Raises:
-        UserError: no pairs of key and value, an unknown key, or one that says which run it is.
+        UserError: see `read_settings`; one that says which run it is, or that the grid compares.
     """
-    changes: dict[str, str] = {}
-    known = [key for key, _ in fields()]
-    rest = list(words)
-    while rest:
-        key, sign, value = rest.pop(0).partition("=")
-        if not key.startswith("--") or (not sign and not rest):
-            raise UserError(f"after --, settings are given as --section.key VALUE; {key} is none")
-        name = key.removeprefix("--")
-        value = value if sign else rest.pop(0)
-        if name not in known:
-            raise UserError(f"after --, {key} is no setting of a run{nearest(name, known)}")
-        _refuse_what_the_grid_decides(name, grid)
-        changes[name] = value
-    return changes
-
-
-def _refuse_what_the_grid_decides(name: str, grid: Grid) -> None:
-    if name in PLACES:
-        raise UserError(f"after --, --{name} cannot be given: {grid.name} decides it; use the filters, --data or --out")
-    varied = {*(key for key, field in FIELDS.items() if grid.varies(field))}
+    refused = dict.fromkeys(PLACES, f"{grid.name} decides it; use the filters, --data or --out")
+    varied = [key for key, field in FIELDS.items() if grid.varies(field)]
     if grid.varies("variant"):
-        varied |= {key for cell in grid.cells for key in VARIANTS[cell.variant]}
-    if name in varied:
-        raise UserError(f"after --, --{name} cannot be given: it is what {grid.name} compares; choose rows by a filter")
+        varied += [key for cell in grid.cells for key in VARIANTS[cell.variant]]
+    refused |= dict.fromkeys(varied, f"it is what {grid.name} compares; choose rows by a filter")
+    return read_settings(words, refused)
