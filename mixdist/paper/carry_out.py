@@ -8,6 +8,7 @@ from mixdist.data.packing.summary import plain_or_terminal, print_line
 from mixdist.paper.build import build_jobs
 from mixdist.paper.closing import exit_code, print_table
 from mixdist.paper.forecast import print_forecast
+from mixdist.paper.jobs import take_place
 from mixdist.paper.order import Order
 from mixdist.paper.outcome import read_outcome
 from mixdist.paper.runner import Runner
@@ -44,8 +45,7 @@ def train(order: Order) -> int:
     scale = scale_of(order.whole, order.share, {name: rarest(name, packed) for name, packed in sets.items()})
     number, of = order.part
     jobs = build_jobs(order, order.chosen.cells, scale, sets)[number - 1 :: of]
-    for job in jobs:
-        job.check_place()
+    take_place(order.place, jobs)
     runner = Runner(jobs, order.nproc, order.out, say)
     states = runner.run()
     from mixdist.paper.write import write_outcome  # matplotlib takes a second to import

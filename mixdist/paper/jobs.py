@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +96,20 @@ class Job:
     def write_failure(self, code: int, reason: str) -> None:
         """Mark that a try has failed; no two marks are alike."""
         write_json(self.folder / FAILED, {"code": code, "reason": reason, "try": uuid4().hex})
+
+
+def take_place(place: Path, jobs: Iterable[Job]) -> None:
+    """Make the folder of a grid, once no run of it would stand in the place of another.
+
+    Raises:
+        UserError: it cannot be made; see `Job.check_place`.
+    """
+    for job in jobs:
+        job.check_place()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: {place} cannot be made: {error.strerror}") from error
 
 
 def read_cell(folder: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from mixdist.paper.budget_outcome import long_form, read_budget, text_of
 from mixdist.paper.build import make_job
 from mixdist.paper.closing import exit_code, print_table
 from mixdist.paper.command_line import at_dashes, part, read_settings, refuse_seeds, refuse_twice
-from mixdist.paper.jobs import Job
+from mixdist.paper.jobs import Job, take_place
 from mixdist.paper.runner import Runner
 from mixdist.report.summarise import ARMS
 
@@ -40,8 +40,7 @@ def main(argv: Sequence[str]) -> int:
     say = partial(print_line, console)
     place = options.out / f"label-budget-{Path(options.data).name}"
     jobs = _jobs(options, changes, open_set(options.data), place)
-    for job in jobs:
-        job.check_place()
+    take_place(place, jobs)
     number, of = options.part
     runner = Runner(jobs[number - 1 :: of], options.nproc, options.out, say)
     states = runner.run()

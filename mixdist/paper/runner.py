@@ -56,7 +56,6 @@ class Runner:
             return False
         with ExitStack() as held:
             try:
-                job.folder.parent.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locked(job.lock, wait=False))
             except BlockingIOError:
                 return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +105,9 @@ class Shelf:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--data {self.folder} cannot be made: {error.strerror}") from error
-        with locked(self.folder / f"{name}.lock"):
+        with ExitStack() as held:
+            with suppress(OSError):  # a file system without locks
+                held.enter_context(locked(self.folder / f"{name}.lock"))
             if (found := self.find(name)) is None:
                 self._pack(name, say)
         return self.obtain(name, say) if found is None else found

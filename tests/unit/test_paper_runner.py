@@ -14,7 +14,7 @@ from mixdist.config.schema import Config
 from mixdist.errors import UserError
 from mixdist.locks import locked
 from mixdist.paper import runner as module
-from mixdist.paper.jobs import Job, finished_runs, read_cell, result_folder
+from mixdist.paper.jobs import Job, finished_runs, read_cell, result_folder, take_place
 from mixdist.paper.runner import Runner
 
 # What a training does to its folder; the last argument is what happens to it.
@@ -48,6 +48,8 @@ def job(place: Path, name: str, fate: str = "trains", batch: int = 256) -> Job:
 
 
 def runner(jobs: list[Job], out: Path, said: list[str] | None = None) -> Runner:
+    for each in jobs:
+        take_place(each.folder.parent, [each])
     return Runner(jobs, 1, out, ([] if said is None else said).append)
 
 
@@ -86,9 +88,9 @@ def test_a_failed_run_is_tried_again_by_the_next_command(tmp_path: Path) -> None
 
 def test_what_another_process_has_in_hand_is_left_to_it(tmp_path: Path) -> None:
     jobs = [job(tmp_path / "grid", "a"), job(tmp_path / "grid", "b")]
-    (tmp_path / "grid").mkdir()
+    ours = runner(jobs, tmp_path)
     with locked(jobs[0].lock):
-        states = runner(jobs, tmp_path).run()
+        states = ours.run()
     assert [states[each.folder] for each in jobs] == ["taken", "finished"]
     assert starts(jobs[0]) == 0
 
@@ -145,6 +147,12 @@ def test_a_place_with_other_settings_or_foreign_files_is_refused(tmp_path: Path)
     (foreign / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"holds files and no cell\.json"):
         job(tmp_path / "grid", "b").check_place()
+
+
+def test_a_place_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "grid").write_text("a file")
+    with pytest.raises(UserError, match=r"--out: .*table1 cannot be made"):
+        take_place(tmp_path / "grid" / "table1", [])
 
 
 def test_a_damaged_cell_file_is_no_cell(tmp_path: Path) -> None:
