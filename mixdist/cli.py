@@ -27,6 +27,8 @@ COMMANDS = {
     "doctor": Command("say whether this machine can train", "mixdist.doctor.command"),
     "plan": Command("say what a run will do and take, without training it", "mixdist.planning.command"),
     "sync": Command("upload to Weights & Biases what runs kept offline", "mixdist.tracking.sync"),
+    "label-budget": Command("train every arm on growing shares of a set's labels", "mixdist.paper.label_budget"),
+    "reproduce": Command("train what a table of the paper compares", "mixdist.paper.reproduce"),
     "compare": Command("compare finished runs", "mixdist.report.compare"),
     "reproduce gradient-alignment": Command(
         "cosines between the objectives' gradients, beside the paper", "mixdist.paper.gradient_alignment"

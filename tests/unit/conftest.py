@@ -1,5 +1,8 @@
 """Hypothesis without its time limit for one example, which a busy machine breaks at random; sets that tests share."""
 
+import functools
+import http.server
+import threading
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,20 @@ def sets(tmp_path_factory) -> Path:
     Image.fromarray(pixels("large", 12, 9)).save(sizes / "ash" / "large.png")
     packed(sizes, folder / "mixed")
     return folder
+
+
+@pytest.fixture
+def served():
+    """Return a function that serves a folder on loopback and returns its URL."""
+    servers = []
+
+    def serve(folder):
+        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

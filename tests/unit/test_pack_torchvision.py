@@ -1,13 +1,10 @@
 """torchvision:NAME: real torchvision data sets, whose files the test writes, and one line where they are not there."""
 
-import functools
 import gzip
 import hashlib
-import http.server
 import inspect
 import json
 import struct
-import threading
 
 import numpy as np
 import pytest
@@ -147,23 +144,6 @@ def test_unlabelled_images_of_stl10_stay_unlabelled(tmp_path, monkeypatch):
 
 
 # Mistakes and downloads
-
-
-@pytest.fixture
-def served():
-    """Return a function that serves a folder on loopback and returns its URL."""
-    servers = []
-
-    def serve(folder):
-        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
-        threading.Thread(target=servers[-1].serve_forever).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}/"
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize(("name", "near"), [("CIFER10", "CIFAR10"), ("mnist", "MNIST"), ("CocoDetection", None)])

@@ -1,0 +1,56 @@
+"""Carry out what `mixdist reproduce` was asked: sets, jobs, training and outputs, or a forecast of it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mixdist.data.packing.summary import plain_or_terminal, print_line
+from mixdist.paper.build import build_jobs
+from mixdist.paper.closing import exit_code, print_table
+from mixdist.paper.forecast import print_forecast
+from mixdist.paper.jobs import take_place
+from mixdist.paper.order import Order
+from mixdist.paper.outcome import read_outcome
+from mixdist.paper.runner import Runner
+from mixdist.paper.sets import KNOWN, rarest
+from mixdist.paper.settings import scale_of, sets_of
+
+
+def forecast(order: Order) -> int:
+    """Print what would be trained, and about how long it takes; sets that are not packed yet count by their known size.
+
+    Raises:
+        UserError: a set that is another one, a setting out of range.
+    """
+    console = plain_or_terminal()
+    found = {name: order.shelf.find(name) for name in sets_of(order.chosen.cells)}
+    for name, packed in found.items():
+        if packed is None:
+            place = order.shelf.place(name)
+            print_line(console, f"{KNOWN[name].title} is not in {place}: the paper's size counts")
+    scale = scale_of(order.whole, order.share, {name: rarest(name, packed) for name, packed in found.items()})
+    print_forecast(order, scale, {name: packed for name, packed in found.items() if packed is not None}, console)
+    return 0
+
+
+def train(order: Order) -> int:
+    """Train what is not finished, write the outputs, and return the exit code of `mixdist reproduce`.
+
+    Raises:
+        UserError: a set that is not to be had, a setting out of range, or other runs in the grid's folder.
+    """
+    console = plain_or_terminal()
+    say = partial(print_line, console)
+    sets = {name: order.shelf.obtain(name, say) for name in sets_of(order.chosen.cells)}
+    scale = scale_of(order.whole, order.share, {name: rarest(name, packed) for name, packed in sets.items()})
+    number, of = order.part
+    jobs = build_jobs(order, order.chosen.cells, scale, sets)[number - 1 :: of]
+    take_place(order.place, jobs)
+    runner = Runner(jobs, order.nproc, order.out, say)
+    states = runner.run()
+    from mixdist.paper.write import write_outcome  # matplotlib takes a second to import
+
+    text = write_outcome(lambda: read_outcome(order.whole, order.place, order.chosen.cells), order.place)
+    print_table(text, console)
+    say(f"wrote report.html, report.md and results.csv into {order.place}")
+    return exit_code(runner, states, say)

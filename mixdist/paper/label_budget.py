@@ -1,0 +1,107 @@
+"""`mixdist label-budget`: what each arm makes of 1 to 100 % of a set's labels, and the curve of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from mixdist.arguments import Parser, refuse_below_one
+from mixdist.data.index import PackedSet
+from mixdist.data.open_set import open_set
+from mixdist.data.packing.summary import plain_or_terminal, print_line
+from mixdist.data.samples import find_samples
+from mixdist.errors import UserError
+from mixdist.paper.budget_outcome import long_form, read_budget, text_of
+from mixdist.paper.build import make_job
+from mixdist.paper.closing import exit_code, print_table
+from mixdist.paper.command_line import at_dashes, part, read_settings, refuse_seeds, refuse_twice
+from mixdist.paper.jobs import Job, take_place
+from mixdist.paper.runner import Runner
+from mixdist.report.summarise import ARMS
+
+SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+SEEDS = (0, 1, 2)
+DECIDED = ("seed", "run.dir", "data.sl", "data.labelled_fraction", "data.subset_seed", "method.arm")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train the curve that the command line asks for; return the exit code, as of `mixdist reproduce`.
+
+    Raises:
+        UserError: no packed set, a share that leaves a class without a label, a setting out of range.
+    """
+    own, words = at_dashes(argv)
+    options = _parser().parse_args(own)
+    _check(options)
+    changes = read_settings(words, dict.fromkeys(DECIDED, "the curve decides it; use its own options"))
+    console = plain_or_terminal()
+    say = partial(print_line, console)
+    place = options.out / f"label-budget-{Path(options.data).name}"
+    jobs = _jobs(options, changes, open_set(options.data), place)
+    take_place(place, jobs)
+    number, of = options.part
+    runner = Runner(jobs[number - 1 :: of], options.nproc, options.out, say)
+    states = runner.run()
+    from mixdist.paper.budget_figure import draw  # matplotlib takes a second to import
+    from mixdist.paper.write import write_report, writing
+
+    with writing(place):
+        points = read_budget(place)
+        text = text_of(points, place)
+        write_report(place, text, long_form(points), draw(points), [one for point in points for one in point.entries])
+    print_table(text, console)
+    say(f"wrote report.html, report.md, results.csv and figure.svg into {place}")
+    return exit_code(runner, states, say)
+
+
+def _jobs(options: argparse.Namespace, changes: Mapping[str, str], packed: PackedSet, place: Path) -> list[Job]:
+    """Return the runs, seed by seed; each seed draws its own labels, those of a share among those of a larger one."""
+    jobs: list[Job] = []
+    opened = {options.data: packed}
+    for seed in options.seeds:
+        for share in options.share:
+            for arm in options.arm:
+                name = f"{100 * share:g}pct-{arm}-seed{seed}"
+                settings = {
+                    "data.sl": options.data,
+                    "data.labelled_fraction": share,
+                    "data.subset_seed": seed,
+                    "method.arm": arm,
+                    "seed": seed,
+                    "run.dir": str(place / name),
+                }
+                about = {"share": share, "arm": arm, "seed": seed}
+                jobs.append(make_job(name, place / name, options.config, settings, changes, opened, about))
+    for job in {job.about["share"]: job for job in jobs}.values():
+        find_samples(job.config)  # a share that leaves a class without a label is refused before anything is trained
+    return jobs
+
+
+def _check(options: argparse.Namespace) -> None:
+    refuse_below_one(nproc=options.nproc)
+    refuse_seeds(options.seeds)
+    for share in options.share:
+        if not 0 < share <= 1:
+            raise UserError(f"--share {share:g} is out of range; each should be above 0, up to 1")
+    refuse_twice("--share", options.share)
+    refuse_twice("--arm", options.arm)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "mixdist label-budget",
+        "Train every arm on growing shares of a packed set's labels, several seeds each, and draw the curve. SSL sees "
+        "all images. Settings after -- are given to every run.",
+    )
+    add = parser.add_argument
+    add("data", metavar="DATA", help="packed set")
+    add("--share", nargs="+", type=float, default=list(SHARES), metavar="P", help="shares of the labels (0.01 to 1)")
+    add("--arm", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="arms (default: all three)")
+    add("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="seeds of each point (default: 0 1 2)")
+    add("--config", nargs="+", type=Path, default=[], metavar="FILE", help="settings of every run, as of mixdist train")
+    add("--nproc", type=int, default=1, metavar="N", help="processes, by torchrun, of each run (default: 1)")
+    add("--part", type=part, default=(1, 1), metavar="K/N", help="every N-th run from the K-th on: for a job array")
+    add("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of all grids (default: runs)")
+    return parser
