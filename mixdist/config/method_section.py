@@ -42,5 +42,7 @@ class ModelConfig(Section):
         default_factory=dict, description="further arguments of timm.create_model, as YAML: '{depth: 4, embed_dim: 64}'"
     )
     decoder_depth: int = Field(2, ge=1, description="blocks of the MAE decoder")
-    decoder_dim: int | None = Field(None, ge=1, description="width of the decoder; default: the backbone's")
+    decoder_dim: int | None = Field(
+        None, ge=1, description="width of the decoder; default: the backbone's, or the next that its heads divide"
+    )
     decoder_heads: int = Field(3, ge=1, description="attention heads of the MAE decoder")

@@ -34,24 +34,33 @@ class Backbone(nn.Module):
         super().__init__()
         self.net = net
         self.image_size = image_size
+        # Hiera's tokens come in the order in which its mask units were unrolled; it can say what raster order is.
+        self._unrolled = len(self.net.blocks) - 1 if hasattr(net, "reroll") else None
         was_training = net.training
         net.eval()
         with torch.no_grad():
-            features = self.net.forward_features(torch.zeros(2, 3, image_size, image_size))
+            features = self(torch.zeros(2, 3, image_size, image_size))
+            self._read_shape(features, name)
             self.pooled_dim = int(self.pool(features).shape[-1])
         net.train(was_training)
-        self._read_shape(features, name)
 
-    def _read_shape(self, features: torch.Tensor, name: str) -> None:
+    def _read_shape(self, features: torch.Tensor | list[torch.Tensor], name: str) -> None:
         """Learn the layout from the features of a probe, and refuse a model that has neither."""
+        if not isinstance(features, torch.Tensor):
+            raise UserError(
+                f"model.backbone '{name}' gives {len(features)} features of different scales, "
+                f"a {type(features).__name__}; mixdist needs one square grid of tokens or one square feature map"
+            )
         shape = tuple(features.shape)
         self.channels_last = False
         self.prefix = 0
         if len(shape) == 3:
             self.layout = "tokens"
-            self.prefix = int(getattr(self.net, "num_prefix_tokens", 0))
-            self.grid, self.dim = math.isqrt(shape[1] - self.prefix), shape[2]
-            square = self.grid**2 == shape[1] - self.prefix and self.image_size % self.grid == 0
+            one_more = math.isqrt(shape[1] - 1) ** 2 == shape[1] - 1  # VOLO has a class token, and does not say so
+            self.prefix = int(getattr(self.net, "num_prefix_tokens", one_more))
+            patches = shape[1] - self.prefix
+            self.grid, self.dim = math.isqrt(patches), shape[2]
+            square = patches > 0 and self.grid**2 == patches and self.image_size % self.grid == 0
         else:
             self.layout = "map"
             self.channels_last = len(shape) == 4 and getattr(self.net, "output_fmt", "NCHW") == "NHWC"
@@ -108,6 +117,8 @@ class Backbone(nn.Module):
         if visible is not None:
             return self._forward_visible(images, visible)
         features: torch.Tensor = self.net.forward_features(images)
+        if self._unrolled is not None:
+            features = self.net.reroll(features, self._unrolled).flatten(1, 2)
         return features
 
     def _forward_visible(self, images: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:

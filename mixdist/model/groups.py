@@ -7,6 +7,8 @@ So a phase trains exactly what has a gradient in it, and DDP never has to search
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -20,9 +22,8 @@ def parameter_groups(model: MixModel) -> dict[Group, list[str]]:
     images = torch.zeros(2, 3, model.backbone.image_size, model.backbone.image_size, device=device)
     noise = torch.linspace(0, 1, 2 * max(1, model.reconstructor.noise_width), device=device).reshape(2, -1)
     was_training = model.training
-    model.eval()  # so that the probe leaves BatchNorm's running statistics alone
-    by_ssl = _reached(model, model(images, reconstruct=True, classify=False, noise=noise))
-    by_sl = _reached(model, model(images, reconstruct=False, classify=True))
+    by_ssl = _reached(model, lambda: model(images, reconstruct=True, classify=False, noise=noise))
+    by_sl = _reached(model, lambda: model(images, reconstruct=False, classify=True))
     model.train(was_training)
     names = [name for name, _ in model.named_parameters()]
     return {
@@ -44,7 +45,11 @@ def without_decay(model: MixModel) -> frozenset[str]:
     return frozenset(name for name, value in model.named_parameters() if value.ndim <= 1 or name in named)
 
 
-def _reached(model: nn.Module, outputs: Outputs) -> set[str]:
+def _reached(model: nn.Module, forward: Callable[[], Outputs]) -> set[str]:
+    """Return the names of the parameters that have a gradient in an output; the model is left in evaluation mode."""
+    model.train()  # LeViT and others keep what they computed in evaluation, with its graph, until they train again
+    model.eval()  # so that the probe leaves BatchNorm's running statistics alone
+    outputs = forward()
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     output = outputs.reconstruction if outputs.reconstruction is not None else outputs.logits
     assert output is not None

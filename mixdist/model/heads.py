@@ -25,12 +25,12 @@ class MaeHead(nn.Module):
 
     def __init__(self, backbone: Backbone, config: ModelConfig, mask_ratio: float) -> None:
         super().__init__()
-        width = config.decoder_dim or backbone.dim
-        if width % config.decoder_heads:
+        if backbone.grid == 1:
             raise UserError(
-                f"model.decoder_heads {config.decoder_heads} does not divide the decoder's width {width}; "
-                f"set model.decoder_heads or model.decoder_dim"
+                f"model.backbone '{config.backbone}' makes a single token of a {backbone.image_size} px image, so the "
+                f"MAE head has nothing to reconstruct it from; use a larger data.image_size or smaller patches"
             )
+        width = _decoder_width(backbone.dim, config)
         self.prefix, self.patch = backbone.prefix, backbone.image_size // backbone.grid
         self.mask_ratio = mask_ratio
         self.noise_width = backbone.grid**2
@@ -78,6 +78,23 @@ class MaeHead(nn.Module):
         reconstruction = to_images(self.predict(tokens), self.patch)
         where = mask[:, :, None].expand(-1, -1, self.patch**2 * 3)
         return reconstruction, to_images(where, self.patch)[:, :1]
+
+
+def _decoder_width(backbone: int, config: ModelConfig) -> int:
+    """Return the decoder's width: the backbone's, or the next that the heads divide into multiples of 8.
+
+    Raises:
+        UserError: one was asked for that they do not divide.
+    """
+    width, heads = config.decoder_dim or backbone, config.decoder_heads
+    if width % heads == 0:
+        return width
+    if config.decoder_dim is None:
+        return math.ceil(width / (8 * heads)) * 8 * heads
+    raise UserError(
+        f"model.decoder_heads {heads} does not divide model.decoder_dim {width}; use a decoder_dim of "
+        f"{math.ceil(width / heads) * heads}, or other decoder_heads"
+    )
 
 
 class AeHead(nn.Module):

@@ -34,6 +34,12 @@ def test_mobilenet_s_last_convolution_behind_the_pool_belongs_to_c():
     assert "backbone.net.conv_stem.weight" in groups["backbone"]
 
 
+def test_a_model_that_keeps_what_it_computed_in_evaluation_is_probed_twice():
+    model = family_model("efficientvit")
+    assert parameter_groups(model) == parameter_groups(model)
+    assert model.training
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_parameter_is_in_one_group_and_each_group_has_some(family):
     model = family_model(family)

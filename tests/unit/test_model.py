@@ -10,7 +10,17 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_run import FAMILIES, family_config, family_model, make_trainer, make_updater, tiny_config, tiny_set, weights
+from tiny_run import (
+    FAMILIES,
+    MORE_FAMILIES,
+    family_config,
+    family_model,
+    make_trainer,
+    make_updater,
+    tiny_config,
+    tiny_set,
+    weights,
+)
 from torch import nn
 
 from mixdist.config.method_section import ModelConfig
@@ -210,10 +220,19 @@ def test_prefix_tokens_are_never_masked(tmp_path):
 
 
 def test_decoder_heads_that_do_not_divide_the_width_are_refused_with_both_numbers(tmp_path):
-    with pytest.raises(UserError, match=r"model\.decoder_heads 3 does not divide the decoder's width 32; set"):
-        tiny_model(tmp_path, **{"model.decoder_heads": 3})
-    fits = tiny_model(tmp_path, **{"model.decoder_heads": 3, "model.decoder_dim": 48})
-    assert fits.reconstructor.norm.weight.shape == (48,)
+    with pytest.raises(UserError, match=r"heads 3 does not divide model\.decoder_dim 32; use a decoder_dim of 33, or"):
+        tiny_model(tmp_path, **{"model.decoder_heads": 3, "model.decoder_dim": 32})
+
+
+@pytest.mark.parametrize(("heads", "asked", "width"), [(2, None, 32), (3, None, 48), (5, None, 40), (3, 33, 33)])
+def test_the_decoder_is_as_wide_as_the_backbone_or_the_next_width_that_its_heads_divide(tmp_path, heads, asked, width):
+    model = tiny_model(tmp_path, **{"model.decoder_heads": heads, "model.decoder_dim": asked})
+    assert model.reconstructor.norm.weight.shape == (width,)
+
+
+def test_a_single_token_is_refused_as_there_is_nothing_to_reconstruct_it_from(tmp_path):
+    with pytest.raises(UserError, match=r"'vit_tiny_patch16_224' makes a single token of a 8 px image.*image_size"):
+        tiny_model(tmp_path, **{"model.patch_size": 8})
 
 
 # The AE head
@@ -242,7 +261,7 @@ def test_every_pixel_of_the_autoencoder_is_learnt(tmp_path):
 # timm
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FAMILIES | MORE_FAMILIES)
 def test_a_timm_family_trains_one_step_of_each_phase(set_of_32_px, tmp_path, family):
     trainer = make_trainer(family_config(family, set_of_32_px, tmp_path))
     before = weights(trainer)
@@ -269,7 +288,8 @@ def test_a_name_that_timm_does_not_know_is_refused_with_the_nearest():
         ({"options": {"img_size": 64}}, "cannot be built with img_size=64: Input height"),
         ({"patch_size": 5}, r"model\.patch_size 5 does not divide the image size 32"),
         ({"backbone": "resnet18", "options": {"layers": [1]}}, r"'resnet18' cannot be built with layers=\[1\]"),
-        ({"backbone": "coat_tiny"}, "'coat_tiny' cannot be built with img_size=32: 'list' object"),
+        ({"backbone": "coat_tiny"}, "'coat_tiny' gives 3 features of different scales, a list; mixdist needs one"),
+        ({"backbone": "pit_ti_224"}, r"'pit_ti_224' gives features of shape \[2, 1, 256\] for 32 px images"),
     ],
 )
 def test_options_that_do_not_fit_the_model_are_refused_in_one_line(model, message):
@@ -291,6 +311,18 @@ def test_features_without_a_square_grid_are_refused_with_their_shape(shape):
     shown = re.escape(str([2, *shape]))
     with pytest.raises(UserError, match=rf"'net' gives features of shape {shown} for 8 px images; .*square"):
         Backbone(Net(), 8, "net")
+
+
+def test_a_class_token_that_a_model_does_not_declare_is_found_by_the_square_that_is_left():
+    class Net(nn.Module):
+        def forward_features(self, images):
+            return torch.zeros(len(images), 17, 8)
+
+        def forward_head(self, features, pre_logits):
+            return features[:, 0]
+
+    backbone = Backbone(Net(), 8, "net")
+    assert (backbone.prefix, backbone.grid, backbone.dim, backbone.pooled_dim) == (1, 4, 8, 8)
 
 
 def test_the_weights_depend_on_the_seed_alone(tmp_path):

@@ -44,6 +44,27 @@ FAMILIES: dict[str, dict[str, Any]] = {  # timm models cut down to what a slow C
     "resnet": {"backbone": "resnet18", "options": {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16]}},
     "mobilenetv3": {"backbone": "mobilenetv3_small_050"},
 }
+HIERA = {"embed_dim": 16, "num_heads": 1, "stages": [1] * 4, "patch_kernel": [3, 3], "patch_stride": [2, 2]}
+MORE_FAMILIES: dict[str, dict[str, Any]] = {  # what is only held to train, and to have its places right
+    "resnetv2": {
+        "backbone": "resnetv2_18",
+        "options": {"layers": [1, 1, 1, 1], "channels": [8, 8, 16, 16], "stem_chs": 8},
+    },
+    "efficientnet": {"backbone": "test_efficientnet"},
+    "regnet": {"backbone": "regnetx_002"},
+    "hiera": {"backbone": "hiera_tiny_224", "options": {**HIERA, "patch_padding": [1, 1], "q_pool": 2}},
+    "xcit": {
+        "backbone": "xcit_nano_12_p8_224",
+        "options": {"depth": 1, "embed_dim": 32, "num_heads": 2, "cls_attn_layers": 1},
+    },
+    "cait": {
+        "backbone": "cait_xxs24_224",
+        "patch_size": 8,
+        "options": {"depth": 1, "embed_dim": 32, "num_heads": 2},
+    },
+    "maxvit": {"backbone": "test_maxvit"},
+    "efficientvit": {"backbone": "efficientvit_m0", "options": {"embed_dim": [16, 32, 48], "depth": [1, 1, 1]}},
+}
 ONE_EPOCH_EACH = {"method.ssl_epochs": 2, "method.sl_epochs": 2, "method.mix_ratio": 0.5}
 
 
@@ -76,7 +97,7 @@ def tiny_config(data: Path, run: Path, changes: dict[str, Any] | None = None) ->
 
 def family_config(family: str, data: Path = Path("set"), run: Path = Path("run"), **options: Any) -> Config:
     """Return the config of a tiny run with a timm model of a family, and ``options`` added to its own."""
-    model = {"decoder_depth": 1, "decoder_heads": 2, **FAMILIES[family]}
+    model = {"decoder_depth": 1, "decoder_heads": 2, **(FAMILIES | MORE_FAMILIES)[family]}
     model["options"] = {**model.get("options", {}), **options}
     base = {key: value for key, value in tiny_config(data, run).model_dump().items() if key != "model"}
     return Config.model_validate({**base, "model": model})
