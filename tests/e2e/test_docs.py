@@ -1,0 +1,96 @@
+"""The documentation: it builds without a dead link, and every command that it shows is one that exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from launching import run
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = {"mixdist.train": ["train"]}
+
+
+def blocks(page: Path) -> list[str]:
+    """Return the commands of a page's shell blocks, one a line, without comments and line continuations."""
+    found = re.findall(
+        r"^```(?:sh|bash|console)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    lines = "\n".join(found).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ").split("  #")[0].strip() for line in lines]
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Return (page, words) of everything that starts mixdist."""
+    found = []
+    for page in PAGES:
+        for line in blocks(page):
+            match = re.match(r"(?:[A-Z_]+=\S+ )*(mixdist|python -m|torchrun)\b.*", line)
+            if match:
+                words = shlex.split(line)
+                words = words[next(place for place, word in enumerate(words) if "=" not in word) :]
+                if words[0] == "mixdist":
+                    found.append((page.name, words[1:]))
+                elif "-m" in words and words[words.index("-m") + 1] in MODULES:
+                    module = words.index("-m") + 1
+                    found.append((page.name, [*MODULES[words[module]], *words[module + 1 :]]))
+    return found
+
+
+@cache
+def help_of(*names: str) -> str:
+    done = run([str(Path(sys.executable).with_name("mixdist")), *names, "--help"], ROOT)
+    assert done.code == 0, (names, done.err)
+    return done.out
+
+
+def test_there_are_commands_to_check():
+    assert len(commands()) > 25
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), commands(), ids=lambda each: " ".join(each)[:60] if isinstance(each, list) else each
+)
+def test_a_command_of_the_docs_exists_with_its_flags(page, words):
+    from mixdist.cli import COMMANDS
+
+    name = next((" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in COMMANDS), None)
+    assert name or words[0].startswith("-"), f"{page}: mixdist {words[0]}"
+    text = help_of(*name.split()) if name else help_of()
+    known = set(re.findall(r"--[\w.-]+", text)) | {"-h"}
+    for flag in (word.split("=")[0] for word in words if word.startswith("--")):
+        assert flag in known, f"{page}: {' '.join(words)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_to_files_of_the_repository_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_scripts_and_configs_that_pages_name_are_there():
+    for page in PAGES:
+        for name in re.findall(
+            r"\b((?:launch|configs|docker|benchmarks)/[\w./-]+\.\w+)", page.read_text(encoding="utf-8")
+        ):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_the_site_builds_and_every_page_is_in_its_menu(tmp_path):
+    menu = re.findall(r"([\w-]+\.md)", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert sorted(menu) == sorted(page.name for page in PAGES[1:])
+    command = [Path(sys.executable).with_name("mkdocs"), "build", "--strict", "--site-dir", tmp_path / "site"]
+    own = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "index.html").is_file()
+    assert yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["strict"] is True
