@@ -101,3 +101,12 @@ def long_form(points: list[Point]) -> str:
             head = [point.share, labelled, point.arm, entry.about["seed"], entry.state]
             writer.writerow([*head, *ours, entry.changes, *hardware, entry.folder.name])
     return file.getvalue()
+
+
+def curves_of(points: list[Point]) -> dict[str, list[tuple[int, Spread]]]:
+    """Return (labelled images, accuracy) of the points that have a finished run, by arm."""
+    found: dict[str, list[tuple[int, Spread]]] = {}
+    for point in points:
+        if point.accuracy is not None:
+            found.setdefault(point.arm, []).append((point.results[0].labelled, point.accuracy))
+    return found

@@ -20,6 +20,18 @@ from mixdist.paper.settings import Scale, config_file, sets_of, settings_of
 PROGRAM = "mixdist reproduce"
 
 
+def check_settings(order: Order) -> None:
+    """Read the config of every cell that was chosen, before any set is looked for, let alone downloaded.
+
+    Raises:
+        UserError: a setting out of range.
+    """
+    for cell in order.chosen.cells:
+        places = {name: str(order.shelf.place(name)) for name in (cell.sl_dataset, cell.ssl_dataset)}
+        settings = settings_of(cell, order.seeds[0], places, order.place, scaled=False)
+        read_config(flags_of([config_file(cell)], {**settings, **order.changes}), PROGRAM)
+
+
 def build_jobs(order: Order, cells: Sequence[Cell], scale: Scale, sets: Mapping[str, PackedSet]) -> list[Job]:
     """Return a job for each cell and seed, seed by seed so that a grid that is stopped has whole rows.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from mixdist.data.packing.summary import plain_or_terminal, print_line
-from mixdist.paper.build import build_jobs
+from mixdist.paper.build import build_jobs, check_settings
 from mixdist.paper.closing import exit_code, print_table
 from mixdist.paper.forecast import print_forecast
 from mixdist.paper.jobs import take_place
@@ -22,6 +22,7 @@ def forecast(order: Order) -> int:
     Raises:
         UserError: a set that is another one, a setting out of range.
     """
+    check_settings(order)
     console = plain_or_terminal()
     found = {name: order.shelf.find(name) for name in sets_of(order.chosen.cells)}
     for name, packed in found.items():
@@ -39,6 +40,7 @@ def train(order: Order) -> int:
     Raises:
         UserError: a set that is not to be had, a setting out of range, or other runs in the grid's folder.
     """
+    check_settings(order)
     console = plain_or_terminal()
     say = partial(print_line, console)
     sets = {name: order.shelf.obtain(name, say) for name in sets_of(order.chosen.cells)}

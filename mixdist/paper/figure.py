@@ -13,7 +13,8 @@ from mixdist.paper.outcome import Outcome, Row
 from mixdist.report.marks import COLOURS, LINES, MARKERS
 from mixdist.report.picture import Picture
 from mixdist.report.place import label_points
-from mixdist.report.svg import inline_svg, new_figure, style
+from mixdist.report.svg import draw as drawn
+from mixdist.report.svg import new_figure, style
 
 LOG_FROM = 6  # ratio of the longest to the shortest time from which the axis is logarithmic
 
@@ -36,10 +37,10 @@ def draw(outcome: Outcome) -> list[Picture]:
         if row.cell.latency_s is not None:
             together.setdefault((row.cell.backbone, row.cell.ssl_dataset, row.cell.sl_dataset), []).append(row)
     with style():
-        return [_picture(*key, rows, number) for number, (key, rows) in enumerate(together.items())]
+        return [_picture(*key, rows) for key, rows in together.items()]
 
 
-def _picture(backbone: str, ssl: str, sl: str, rows: list[Row], number: int) -> Picture:
+def _picture(backbone: str, ssl: str, sl: str, rows: list[Row]) -> Picture:
     figure = new_figure(3.6, width=7.2)
     panels = figure.subplots(1, 2)
     said = []
@@ -50,7 +51,7 @@ def _picture(backbone: str, ssl: str, sl: str, rows: list[Row], number: int) -> 
         said += [
             f"{title}, {line.arm}: " + ", ".join(f"{y:.1f} % after {x:.0f} s" for x, y in line.points) for line in lines
         ]
-    sets = sl if ssl == sl else f"{ssl} to {sl}"
+    sets = sl if ssl == sl else f"{ssl}-to-{sl}"
     arms = [arm for arm in COLOURS if any(row.cell.arm == arm for row in rows)]
     handles = [
         panels[0].plot([], [], color=COLOURS[arm], marker=MARKERS[arm][0], linestyle=LINES[arm])[0] for arm in arms
@@ -58,11 +59,13 @@ def _picture(backbone: str, ssl: str, sl: str, rows: list[Row], number: int) -> 
     figure.legend(handles, arms, loc="outside upper center", ncols=len(arms), handlelength=3.2)
     panels[0].set_ylabel("top-1 accuracy, %")
     what = "epochs" if _over_epochs(rows) else "share of the data"
-    return Picture(
+    return drawn(
+        figure,
+        f"{backbone}-{sets}",
         f"Accuracy against training time: {backbone} on {sets}",
         f"Up and to the left is better. Points of a line differ in {what}. The machines differ, so hold the shapes "
         f"against each other, not the seconds.",
-        inline_svg(figure, f"figure-{number}", f"Accuracy against training time. {'; '.join(said)}."),
+        f"Accuracy against training time. {'; '.join(said)}.",
     )
 
 

@@ -13,7 +13,7 @@ from mixdist.data.open_set import open_set
 from mixdist.data.packing.summary import plain_or_terminal, print_line
 from mixdist.data.samples import find_samples
 from mixdist.errors import UserError
-from mixdist.paper.budget_outcome import long_form, read_budget, text_of
+from mixdist.paper.budget_outcome import curves_of, long_form, read_budget, text_of
 from mixdist.paper.build import make_job
 from mixdist.paper.closing import exit_code, print_table
 from mixdist.paper.command_line import at_dashes, part, read_settings, refuse_seeds, refuse_twice
@@ -44,15 +44,18 @@ def main(argv: Sequence[str]) -> int:
     number, of = options.part
     runner = Runner(jobs[number - 1 :: of], options.nproc, options.out, say)
     states = runner.run()
-    from mixdist.paper.budget_figure import draw  # matplotlib takes a second to import
-    from mixdist.paper.write import write_report, writing
+    from mixdist.paper.write import write_report, writing  # matplotlib takes a second to import
+    from mixdist.report.budget import budget_curve
+    from mixdist.report.svg import style
 
     with writing(place):
         points = read_budget(place)
-        text = text_of(points, place)
-        write_report(place, text, long_form(points), draw(points), [one for point in points for one in point.entries])
+        text, curves = text_of(points, place), curves_of(points)
+        with style():
+            pictures = [budget_curve(curves)] if curves else []
+        write_report(place, text, long_form(points), pictures, [one for point in points for one in point.entries])
     print_table(text, console)
-    say(f"wrote report.html, report.md, results.csv and figure.svg into {place}")
+    say(f"wrote report.html, report.md, results.csv and label-budget.svg and .png into {place}")
     return exit_code(runner, states, say)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 
@@ -121,6 +122,11 @@ class Shelf:
         with unpacked(source, self.folder, known.url, known.md5) as folder:
             what, reading = packable(folder, known.torchvision, known.inside)
             pack(what, self.place(name), PackOptions(reading=reading))
+        try:
+            self.find(name)
+        except UserError:
+            rmtree(self.place(name))  # else the wrong set would stand in the way of the right one
+            raise
 
 
 def _checked(name: str, packed: PackedSet) -> PackedSet:

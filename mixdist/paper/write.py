@@ -1,4 +1,4 @@
-"""The files of an outcome: results.csv, report.md, report.html and figure.svg, in the folder of the grid."""
+"""The files of an outcome: results.csv, report.md, report.html and the pictures, in the folder of the grid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 
 from mixdist.errors import UserError
-from mixdist.files import write_text
+from mixdist.files import atomic, write_text
 from mixdist.locks import locked
 from mixdist.paper.cells import Cell
 from mixdist.paper.figure import draw
@@ -85,12 +85,14 @@ def writing(place: Path) -> Iterator[None]:
 
 
 def write_report(place: Path, text: Text, csv_text: str, pictures: list[Picture], entries: Sequence[Entry]) -> None:
-    """Write results.csv, report.md, report.html and, where there is a picture, figure.svg."""
+    """Write results.csv, report.md, report.html, and each picture as a file of its own."""
     write_text(place / "results.csv", csv_text)
     write_text(place / "report.md", markdown(text))
     write_text(place / "report.html", page(text, pictures, entries))
-    if pictures:
-        write_text(place / "figure.svg", f"{pictures[0].svg}\n")
+    for picture in pictures:
+        write_text(place / f"{picture.name}.svg", picture.alone)
+        with atomic(place / f"{picture.name}.png") as file:
+            file.write(picture.png)
 
 
 def long_form(outcome: Outcome) -> str:

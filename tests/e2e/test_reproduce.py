@@ -104,7 +104,7 @@ def test_ours_stand_beside_the_papers_and_are_marked_as_scaled(grid: tuple[Path,
         assert "holds 2,000 training and 20 test images" in said
     assert f"{float(found[2]['accuracy']) - 87.13:+.2f}" in text
     assert "<script" not in page
-    assert ElementTree.parse(folder / "figure.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert ElementTree.parse(folder / "vit_tiny-cifar10.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
 
 
 def test_a_run_knows_its_cell_and_trained_what_the_cell_says(grid: tuple[Path, Done]) -> None:

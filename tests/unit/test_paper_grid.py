@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import mixdist.paper
+from mixdist.cli import main
 from mixdist.errors import UserError
 from mixdist.paper.cells import published
 from mixdist.paper.grid import TITLES, Grid, grid_of
@@ -88,3 +91,44 @@ def test_filters_that_match_nothing_together_are_named_together() -> None:
         UserError, match=r"no cell of table10 matches all of --arm sl --fraction 1.0; leave a filter out"
     ):
         grid.select({"arm": ["sl"], "fraction": [1.0]})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table2", "--seeds", "0", "0"], "--seeds 0 0 names one twice"),
+        (["table2", "--seeds", "-1"], "--seeds -1 is out of range"),
+        (["table2", "--scale", "0"], "--scale 0 is out of range; it should be above 0, up to 1"),
+        (["table2", "--nproc", "0"], "--nproc 0 is out of range"),
+        (["table2", "--part", "0/3"], "--part 0/3 should be K/N with K from 1 to N"),
+        (["table2", "--fraction", "ten"], "invalid float value: 'ten'"),
+        (["table2", "--source", "cifar10"], "--source cifar10 should be NAME=PLACE"),
+        (["table2", "--source", "cifar=data"], "'cifar' is no set of the paper; did you mean 'cifar10'?"),
+        (
+            ["table4", "--", "--method.input_ratio", "2"],
+            "method.input_ratio (--method.input_ratio): input should be less",
+        ),
+        (["table1", "--", "--method.loss_ratio", "1"], "method.loss_ratio (--method.loss_ratio): input should be less"),
+        (
+            ["table5", "--", "--method.mix_ratio", "-1"],
+            "method.mix_ratio (--method.mix_ratio): input should be greater",
+        ),
+        ([], "the following arguments are required: TABLE"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_set_is_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    place = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "runs")]
+    own, dashes, changes = arguments, [], []
+    if "--" in arguments:
+        own, dashes, changes = arguments[:1], ["--"], arguments[2:]
+    assert main(["reproduce", *own, *(place if arguments else []), *dashes, *changes]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_is_told_without_importing_torch() -> None:
+    code = "import sys, mixdist.paper.reproduce; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -93,7 +93,7 @@ def test_every_arm_is_trained_on_every_share_and_the_curve_is_written(
     ]
     assert {line["changes"] for line in found} == {"--train.batch 64"}
     assert "| 25 % | 9 | mixtraining | 2 | 47.50 ± 0.00 |" in (place / "report.md").read_text()
-    assert ElementTree.parse(place / "figure.svg").getroot().tag.endswith("svg")
+    assert ElementTree.parse(place / "label-budget.svg").getroot().tag.endswith("svg")
     assert "SSL sees all images with --train.batch 64" in capsys.readouterr().out
 
     assert main(command) == 0

@@ -135,7 +135,7 @@ def test_a_run_that_stands_for_another_has_its_result(tmp_path: Path) -> None:
 
 
 def test_the_files_are_the_same_for_the_same_runs_and_the_page_is_self_contained(place: Path) -> None:
-    names = ("results.csv", "report.md", "report.html", "figure.svg")
+    names = ("results.csv", "report.md", "report.html", "resnet18-cifar10.svg")
     texts = []
     for _ in range(2):
         write_outcome(lambda: outcome(place), place)

@@ -141,6 +141,14 @@ def test_a_set_with_another_number_of_classes_is_another_set(source: Path, tmp_p
         shelf(tmp_path).obtain("cifar100", print)
 
 
+def test_a_source_that_is_another_set_leaves_nothing_in_the_place_of_the_right_one(
+    source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"it is another set"):
+        shelf(tmp_path, cifar100=source).obtain("cifar100", print)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_the_official_layouts_are_recognised_where_they_lie(tmp_path: Path) -> None:
     official = tmp_path / "downloads" / "cifar-10-batches-py"
     official.mkdir(parents=True)
