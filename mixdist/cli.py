@@ -26,6 +26,9 @@ COMMANDS = {
     "train": Command("train; the same as python -m mixdist.train", "mixdist.train"),
     "doctor": Command("say whether this machine can train", "mixdist.doctor.command"),
     "plan": Command("say what a run will do and take, without training it", "mixdist.planning.command"),
+    "export": Command("write the model of a finished run for other programs", "mixdist.serving.commands.export"),
+    "predict": Command("classify images, videos and packed sets", "mixdist.serving.commands.predict"),
+    "evaluate": Command("measure a model on labelled images", "mixdist.serving.commands.evaluate"),
     "compare": Command("compare finished runs", "mixdist.report.compare"),
     "reproduce gradient-alignment": Command(
         "cosines between the objectives' gradients, beside the paper", "mixdist.paper.gradient_alignment"
