@@ -141,21 +141,15 @@ def build_backbone(config: ModelConfig, image_size: int) -> Backbone:
     """Create the timm model that the config names, with random weights.
 
     Raises:
-        UserError: a name that timm does not know, options that the model does not take, or features that no head fits.
+        UserError: a name that timm does not know, options that the model does not take, or features that no head fits;
+            see `timm_options`.
     """
     name = config.backbone
     if not timm.is_model(name):
         raise UserError(
             f"model.backbone '{name}' is not a model of timm {timm.__version__}{nearest(name, timm.list_models())}"
         )
-    options = dict(config.options)
-    pretrained = timm.get_pretrained_cfg(name)
-    if pretrained is not None and pretrained.fixed_input_size:
-        options.setdefault("img_size", image_size)
-    if config.patch_size is not None:
-        if image_size % config.patch_size:
-            raise UserError(f"model.patch_size {config.patch_size} does not divide the image size {image_size}")
-        options["patch_size"] = config.patch_size
+    options = timm_options(config, image_size)
     try:
         net = timm.create_model(name, pretrained=False, num_classes=0, **options)
         return Backbone(net, image_size, name)
@@ -163,3 +157,20 @@ def build_backbone(config: ModelConfig, image_size: int) -> Backbone:
         given = ", ".join(f"{key}={value}" for key, value in options.items())
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"model.backbone '{name}' cannot be built with {given or 'no options'}: {reason}") from error
+
+
+def timm_options(config: ModelConfig, image_size: int) -> dict[str, Any]:
+    """Return the arguments of `timm.create_model` that the config and the image size come to.
+
+    Raises:
+        UserError: the patch size does not divide the image size.
+    """
+    options = dict(config.options)
+    pretrained = timm.get_pretrained_cfg(config.backbone)
+    if pretrained is not None and pretrained.fixed_input_size:
+        options.setdefault("img_size", image_size)
+    if config.patch_size is not None:
+        if image_size % config.patch_size:
+            raise UserError(f"model.patch_size {config.patch_size} does not divide the image size {image_size}")
+        options["patch_size"] = config.patch_size
+    return options

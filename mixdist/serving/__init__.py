@@ -1,0 +1,1 @@
+"""What comes of a finished run: its model in other programs' layouts, its predictions, and its accuracy."""

@@ -1,0 +1,1 @@
+"""`mixdist export`, `predict` and `evaluate`: their command lines."""

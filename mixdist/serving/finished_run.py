@@ -1,0 +1,118 @@
+"""A finished run as its folder holds it: what was asked, what it is for, what came out, and the weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from mixdist.config.read import read_config
+from mixdist.config.schema import Config
+from mixdist.data.samples import find_samples
+from mixdist.data.task import Task
+from mixdist.engine.checkpoint.manifest import Torn
+from mixdist.engine.checkpoint.parts import WEIGHTS
+from mixdist.engine.checkpoint.read import verify
+from mixdist.errors import DataError, UserError
+from mixdist.runfolder import RunFolder
+from mixdist.serving.classifier import Classifier, Weights, build_classifier
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run whose training is over."""
+
+    folder: Path
+    config: Config
+    task: Task
+    result: dict[str, Any]  #: result.json
+    plan_hash: str
+    identity: dict[str, str]  #: the settings that say what is trained, by dotted key, and the fingerprints of the sets
+    averaged: bool  #: the weights are the moving average, which is what was evaluated
+    weights: Weights
+
+    @property
+    def classifies(self) -> bool:
+        """Whether a supervised phase trained the classification head."""
+        return self.result["accuracy"] is not None
+
+    def classifier(self) -> Classifier:
+        """Build the network with its weights. Raises as `build_classifier`."""
+        timm = self.result["versions"]["timm"]
+        return build_classifier(
+            self.config.model, self.task.image_size, self.weights, timm, f"the model of {self.folder}"
+        )
+
+
+def read_run(path: Path) -> FinishedRun:
+    """Read a run folder.
+
+    Raises:
+        UserError: it is none, or the run is not finished, or a file of it is damaged; or it is of a mixdist that wrote
+            no task.json, and its packed set is gone or has changed.
+    """
+    folder = RunFolder(path)
+    if not folder.config.is_file():
+        raise UserError(f"{path} is not a run folder: it holds no config.yaml")
+    config = read_config(["--config", str(folder.config)])
+    if not folder.result.is_file():
+        raise UserError(
+            f"{path} is not finished (no result.json); train it to its end first: mixdist train --config "
+            f"{folder.config}"
+        )
+    result, plan = _read_json(folder.result), _read_json(folder.plan)
+    checkpoint = _newest(folder)
+    try:
+        manifest = verify(checkpoint)
+    except Torn as error:
+        raise UserError(f"{checkpoint} is damaged: {error}; put a copy of it in its place, or train again") from error
+    if manifest.step != plan["steps"]:
+        raise UserError(
+            f"{path} is not finished: its newest checkpoint is of step {manifest.step} of {plan['steps']}; train it to "
+            f"its end first: mixdist train --config {folder.config}"
+        )
+    averaged = "ema" in manifest.parts
+    weights = load_file(checkpoint / WEIGHTS["ema" if averaged else "model"])
+    task = _task(folder, config, manifest.identity["data.sl"])
+    return FinishedRun(path, config, task, result, plan["hash"], manifest.identity, averaged, weights)
+
+
+def _newest(folder: RunFolder) -> Path:
+    pointer = folder.checkpoints / "latest"
+    try:
+        return folder.checkpoints / pointer.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{pointer} cannot be read; the weights of a run are in its checkpoints: {error}") from error
+
+
+def _task(folder: RunFolder, config: Config, fingerprint: str) -> Task:
+    """Read task.json, or for a run that has none make it of the packed set, if that is still the one trained on."""
+    if folder.task.is_file():
+        try:
+            return Task.model_validate(_read_json(folder.task))
+        except ValidationError as error:
+            raise UserError(f"{folder.task} is damaged: {error.errors()[0]['msg']}") from error
+    try:
+        samples = find_samples(config)
+    except DataError as error:
+        raise UserError(f"{folder.path} has no task.json, and its set cannot be asked instead: {error}") from error
+    if samples.sl.fingerprint != fingerprint:
+        raise UserError(
+            f"{folder.path} has no task.json, and {samples.sl.location} is another set than it was trained on; "
+            f"put that one in its place"
+        )
+    return Task.of(samples.sl, samples.image_size)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} should hold a JSON object")
+    return found
