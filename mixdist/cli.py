@@ -26,6 +26,7 @@ COMMANDS = {
     "train": Command("train; the same as python -m mixdist.train", "mixdist.train"),
     "doctor": Command("say whether this machine can train", "mixdist.doctor.command"),
     "plan": Command("say what a run will do and take, without training it", "mixdist.planning.command"),
+    "watch": Command("follow a running training from another terminal", "mixdist.tracking.watch"),
     "sync": Command("upload to Weights & Biases what runs kept offline", "mixdist.tracking.sync"),
     "label-budget": Command("train every arm on growing shares of a set's labels", "mixdist.paper.label_budget"),
     "reproduce": Command("train what a table of the paper compares", "mixdist.paper.reproduce"),
