@@ -29,6 +29,7 @@ COMMANDS = {
     "export": Command("write the model of a finished run for other programs", "mixdist.serving.commands.export"),
     "predict": Command("classify images, videos and packed sets", "mixdist.serving.commands.predict"),
     "evaluate": Command("measure a model on labelled images", "mixdist.serving.commands.evaluate"),
+    "watch": Command("follow a running training from another terminal", "mixdist.tracking.watch"),
     "sync": Command("upload to Weights & Biases what runs kept offline", "mixdist.tracking.sync"),
     "label-budget": Command("train every arm on growing shares of a set's labels", "mixdist.paper.label_budget"),
     "reproduce": Command("train what a table of the paper compares", "mixdist.paper.reproduce"),

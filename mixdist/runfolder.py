@@ -156,7 +156,7 @@ class RunFolder:
         self._make()
         if resume == "fresh":
             self._remove_checkpoints()
-            for folder in (self.hang, self.reconstructions):
+            for folder in (self.hang, self.reconstructions, self.path / "tensorboard"):
                 rmtree(folder, ignore_errors=True)
             for name in ("config.yaml", "plan.json", "task.json", "metrics.jsonl", "wandb-id.txt"):
                 (self.path / name).unlink(missing_ok=True)

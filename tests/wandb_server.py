@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ class WandbServer:
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the data of a GraphQL answer."""
-        name, variables = body.get("operationName") or "", body.get("variables") or {}
+        name, variables = operation(body), body.get("variables") or {}
         self.queries.append(body)
         if name in self.answers:
             found = self.answers[name]
@@ -65,6 +66,12 @@ class WandbServer:
             files = [{"name": one, "uploadUrl": f"{self.url}/upload/{one}"} for one in variables["files"]]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
         return {}
+
+
+def operation(body: dict[str, Any]) -> str:
+    """Return the name of a GraphQL request's operation."""
+    found = re.search(r"(?:query|mutation)\s+(\w+)", body["query"])
+    return found[1] if found else ""
 
 
 @contextmanager

@@ -47,6 +47,7 @@ class TrackingConfig(Section):
     entity: str | None = Field(None, description="W&B entity; default: the user's own")
     group: str | None = Field(None, description="W&B group; default: the name of the run folder's parent")
     tags: list[str] = Field([], description="W&B tags, beside arm, backbone and data set")
+    tensorboard: bool = Field(False, description="records and pictures for TensorBoard too, in run.dir/tensorboard")
     images: bool = Field(False, description="pictures of reconstructions go to W&B too, and so leave this machine")
     reconstruct_every: int | None = Field(
         None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -19,10 +21,15 @@ from mixdist.report.comparable import comparable
 from mixdist.report.csv_table import csv_table
 from mixdist.report.markdown import markdown
 from mixdist.report.paired import comparisons
+from mixdist.report.run import Run
 from mixdist.report.summarise import ARMS, Group, group_runs
 from mixdist.report.table import HEADINGS, rows
+from mixdist.report.wandb_report import RUN_ID, WORLD_SIZE, by_arms, by_groups, publish
 from mixdist.report.words import headline, notes
+from mixdist.tracking.privacy import shareable
 
+_TITLE = "mixdist comparison"
+_ALL_RUNS = "All runs of this project by arm. A run set is split further in its own table."
 MOST_PAIRS = 3  #: on the console
 _STYLE = dict(zip(ARMS, ("green", "blue", "red"), strict=True))
 
@@ -34,9 +41,12 @@ def main(argv: Sequence[str]) -> int:
         UserError: a path without a run, no finished run, or an --out that cannot be written.
     """
     options = _parse(argv)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not options.runs:  # only with --wandb
+        sys.stdout.write(publish(options.wandb, f"{_TITLE}, by arm", _ALL_RUNS, by_arms(), options.by) + "\n")
+        return 0
     found = comparable(collect(options.runs), options.strict)
     groups = group_runs(found.runs)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     for entry in found.left_out:
         errors.print(f"warning: {entry.folder} is left out: {entry.reason}", style="yellow", markup=False)
     _print_table(groups, Console(highlight=False))
@@ -44,6 +54,8 @@ def main(argv: Sequence[str]) -> int:
         _write(options.out, groups, found)
         beside = ", ".join(options.out.with_suffix(suffix).name for suffix in (".md", ".csv"))
         errors.print(f"wrote {options.out}, beside it {beside} and {_figures(options.out).name}/", markup=False)
+    if options.wandb is not None:
+        _publish(options.wandb, options.by, groups, found, errors)
     return 0
 
 
@@ -52,7 +64,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "mixdist compare", "Compare finished runs: accuracy over seeds, training time, speed-up over ssl+sl."
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folder, folder that holds runs (3 levels), or quoted pattern"
+        "runs", nargs="*", metavar="RUN", help="run folder, folder that holds runs (3 levels), or quoted pattern"
     )
     parser.add_argument(
         "--out",
@@ -61,10 +73,38 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="write a page, beside it REPORT.md and REPORT.csv, and each figure as SVG and PNG in REPORT-figures/",
     )
     parser.add_argument("--strict", action="store_true", help="a run that cannot be compared is an error")
+    parser.add_argument(
+        "--wandb",
+        metavar="ENTITY/PROJECT",
+        help="write a W&B report, over the one of the same experiments; without RUN, of all runs there by arm",
+    )
+    parser.add_argument("--by", choices=[WORLD_SIZE], help="split the run sets of the W&B report by it")
     options = parser.parse_args(argv)
+    if not options.runs and options.wandb is None:
+        raise UserError("give run folders, or a folder that holds some; without any, --wandb ENTITY/PROJECT")
+    if options.by and options.wandb is None:
+        raise UserError(f"--by {options.by} splits the run sets of --wandb ENTITY/PROJECT; give that too")
     if options.out is not None and options.out.suffix != ".html":
         raise UserError(f"--out {options.out} should end in .html; Markdown, CSV and figures go beside it")
     return options
+
+
+def _publish(place: str, by: str | None, groups: list[Group], found: Found, errors: Console) -> None:
+    """Write the W&B report of the groups, and print its URL; no path of this machine goes there."""
+    groups = [replace(group, settings=shareable(group.settings)) for group in groups]
+    sets, unknown = by_groups(groups)
+    for folder in unknown:
+        errors.print(f"warning: {folder} is not in the W&B report: it was trained without W&B", markup=False)
+    if not sets:
+        raise UserError(f"--wandb {place}: none of these runs was trained with W&B (no {RUN_ID} in their folders)")
+    experiments = dict.fromkeys(_experiment(run) for group in groups for run in group.runs)
+    title, text = f"{_TITLE}: {', '.join(experiments)}", markdown(groups, Found(found.runs, ()))
+    sys.stdout.write(publish(place, title, text, sets, by) + "\n")
+
+
+def _experiment(run: Run) -> str:
+    """Return the group that W&B has a run in, as mixdist.train names it."""
+    return str(run.settings.get("tracking.group") or run.folder.resolve().parent.name)
 
 
 def _print_table(groups: list[Group], console: Console) -> None:

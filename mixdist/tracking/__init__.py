@@ -8,6 +8,7 @@ from typing import Literal
 from mixdist.config.run_section import TrackingConfig
 from mixdist.tracking.console import open_console
 from mixdist.tracking.jsonl import JsonLines
+from mixdist.tracking.tensorboard import TensorBoard
 from mixdist.tracking.tracker import PhaseInfo, RunInfo, Tracker, Trackers
 from mixdist.tracking.wandb_sink import WandbSink
 
@@ -28,6 +29,8 @@ def main_trackers(tracking: TrackingConfig) -> Trackers:
     wandb: Mode = tracking.wandb
     console = open_console()
     trackers: list[Tracker] = [JsonLines(), console]
+    if tracking.tensorboard:
+        trackers.append(TensorBoard(console.message))
     if wandb == "auto":
         wandb = _FROM_ENVIRONMENT.get(os.environ.get("WANDB_MODE", ""), "online")
     if wandb == "online" or wandb == "offline":

@@ -20,6 +20,7 @@ class Console:
         self._screen = screen
         self._info: RunInfo | None = None
         self._last: Standing | None = None
+        self._record: StepRecord | None = None
         self._accuracy: float | None = None
         self._told_data_bound = False
         self._collapsed = False
@@ -51,7 +52,13 @@ class Console:
         if standing.ends_phase:
             self._screen.line(lines.phase_end(record))
             self._open_phase(record.step)
-        self._last = standing
+        self._last, self._record = standing, record
+
+    def stand(self) -> None:
+        """Take the display off, and write as a line that stays where the run stands by its last record."""
+        self._screen.close()
+        if self._last is not None and self._record is not None:
+            self._screen.line(lines.full(self._record, self._last, self._accuracy))
 
     def message(self, text: str) -> None:
         """Write the line; any thread may call this."""

@@ -86,17 +86,25 @@ def phase_end(record: StepRecord) -> str:
 
 def summary(result: dict[str, Any], folder: Path) -> list[str]:
     """Return the lines that close a finished run; one without a supervised epoch has no accuracy to compare."""
-    accuracy = result["accuracy"]
+    accuracy, top5 = result["accuracy"], result["top5"]
     phases = ", ".join(f"{name} {duration(phase['latency_s'])}" for name, phase in result["phases"].items())
     return [
         "accuracy    none, no supervised epoch"
         if accuracy is None
-        else f"accuracy    {accuracy:.2f} % top-1 on the test split",
+        else f"accuracy    {accuracy:.2f} % top-1{'' if top5 is None else f', {top5:.2f} % top-5'} on the test split",
         f"latency     {duration(result['latency_s'])} of training ({phases})",
-        f"throughput  {result['images_per_s']:,.0f} images/s",
-        f"written     {folder} (result.json, metrics.jsonl, checkpoints)",
+        f"besides     evaluation {duration(result['evaluation_s'])}, checkpoints {duration(result['checkpoint_s'])}, "
+        f"set-up {duration(result['setup_s'])}",
+        f"throughput  {result['images_per_s']:,.0f} images/s on {result['world_size']} x {result['device']}",
+        f"written     {folder}: {', '.join(_written(folder))}",
         *([] if accuracy is None else [f"compare     mixdist compare {shlex.quote(str(folder))}"]),
     ]
+
+
+def _written(folder: Path) -> list[str]:
+    """Return the names in a run folder, folders with a slash, without what is there for a moment only."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path.name + "/" * path.is_dir() for path in found if path.name != "lock" and path.suffix != ".partial"]
 
 
 def stopped(last: Standing | None, folder: Path) -> str:

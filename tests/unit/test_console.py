@@ -28,6 +28,12 @@ MIX = replace(
 PLAN = (PhaseInfo("ssl", 10, 100), PhaseInfo("mix", 30, 900))
 RESULT = {
     "accuracy": 61.234,
+    "top5": None,
+    "evaluation_s": 3.0,
+    "checkpoint_s": 2.0,
+    "setup_s": 1.0,
+    "world_size": 2,
+    "device": "cpu",
     "latency_s": 100.4,
     "images_per_s": 5432.1,
     "phases": {"ssl": {"latency_s": 10.4}, "mix": {"latency_s": 90.0}},
@@ -140,13 +146,23 @@ def test_five_percent_of_waiting_is_not_worth_a_warning() -> None:
 def test_a_finished_run_closes_with_its_summary() -> None:
     console, stream, _ = plain()
     console.finish(RESULT)
-    assert stream.getvalue().splitlines()[-5:] == [
+    assert stream.getvalue().splitlines()[-6:] == [
         "accuracy    61.23 % top-1 on the test split",
         "latency     01:40 of training (ssl 00:10, mix 01:30)",
-        "throughput  5,432 images/s",
-        "written     runs/my run (result.json, metrics.jsonl, checkpoints)",
+        "besides     evaluation 00:03, checkpoints 00:02, set-up 00:01",
+        "throughput  5,432 images/s on 2 x cpu",
+        "written     runs/my run: ",
         "compare     mixdist compare 'runs/my run'",
     ]
+
+
+def test_the_summary_names_what_lies_in_the_folder(tmp_path: Path) -> None:
+    for name in ("result.json", "lock", "metrics.jsonl", "reconstruction.png", "x.partial"):
+        (tmp_path / name).touch()
+    (tmp_path / "checkpoints").mkdir()
+    told = lines.summary({**RESULT, "top5": 90.0}, tmp_path)
+    assert told[0] == "accuracy    61.23 % top-1, 90.00 % top-5 on the test split"
+    assert f"written     {tmp_path}: checkpoints/, metrics.jsonl, reconstruction.png, result.json" in told
 
 
 def test_a_run_without_a_result_says_how_far_it_came() -> None:
