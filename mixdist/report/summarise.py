@@ -12,9 +12,10 @@ from mixdist.report.run import Run
 
 ARMS = ("sl", "ssl+sl", "mixtraining")  #: the order of every table and plot
 
-# What moves neither the weights nor the training time of a run by design: the seed, where it lives, how it is cut.
+# What moves neither the weights nor the training time of a run by design: the seeds, where it lives, how it is cut.
 _NOT_COMPARED = (
     "seed",
+    "data.subset_seed",
     "run.",
     "tracking.",
     "train.micro_batch",

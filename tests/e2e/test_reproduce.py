@@ -165,6 +165,29 @@ def test_a_dry_run_of_a_set_that_is_not_here_counts_its_known_size(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_label_budget_trains_with_the_labels_of_its_shares_and_ssl_on_all_images(
+    data: Path, tmp_path: Path, here: Here
+) -> None:
+    epochs = (
+        "--method.ssl_epochs",
+        "2",
+        "--method.sl_epochs",
+        "2",
+        "--model.patch_size",
+        "2",
+        "--data.fraction",
+        "0.1",
+    )
+    budget = mixdist("label-budget", str(data / "cifar10"), "--share", "0.1", "--seeds", "0", "--arm", "ssl+sl")
+    done = here([*budget, *QUIET, *epochs, "--model.decoder_heads", "3"], tmp_path)
+    assert done.code == 0, done.err + done.out
+    place = tmp_path / "runs" / "label-budget-cifar10"
+    (line,) = lines(place / "results.csv")
+    assert (line["share"], line["labelled"], line["state"]) == ("0.1", "20", "finished")
+    phases = json.loads((place / line["run"] / "result.json").read_text())["phases"]
+    assert {name: phase["images"] for name, phase in phases.items()} == {"ssl": 2 * 200, "sl": 2 * 20}
+
+
 @pytest.mark.minutes
 def test_two_processes_share_a_grid_and_each_run_is_taken_once(data: Path, tmp_path: Path) -> None:
     asked = ("table1", "--fraction", "1", "--arm", "sl", "ssl+sl", "--seeds", "0", "1", "--scale", "0.02")
@@ -179,13 +202,13 @@ def test_two_processes_share_a_grid_and_each_run_is_taken_once(data: Path, tmp_p
     assert not list(place.glob("*.lock"))
 
 
-def test_parts_of_a_job_array_take_every_nth_run(data: Path, tmp_path: Path, here: Here) -> None:
-    asked = ("table1", "--fraction", "1", "--arm", "sl", "--seeds", "0", "1", "2", "--scale", "0.02")
-    done = here(reproduce(data, *asked, "--part", "2/2"), tmp_path)
-    assert (done.code, trained(done)) == (0, 1)
-    assert [path.name for path in (tmp_path / "runs" / "table1-scale-0.02").glob("*seed*")] == [
-        "vit_tiny-cifar10-p1-e100-sl-seed1"
-    ]
+def test_parts_of_a_job_array_take_every_nth_run(data: Path, grid: tuple[Path, Done], here: Here) -> None:
+    asked = ("table7", "--epochs", "100", "--arm", "ssl+sl", "mixtraining", "--seeds", "0", "--scale", "0.02")
+    done = here(reproduce(data, *asked, "--part", "2/2"), grid[0])
+    assert done.code == 0, done.err
+    place = grid[0] / "runs" / "table7-scale-0.02"
+    assert (place / "vit_tiny-cifar10-p1-e100-a0.5-r0.5-mixtraining-seed0").is_dir()
+    assert not (place / "vit_tiny-cifar10-p1-e100-ssl+sl-seed0").exists()
 
 
 @pytest.mark.minutes

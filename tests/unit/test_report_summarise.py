@@ -25,7 +25,7 @@ def cells(group: Group, groups: list[Group]) -> dict[str, str]:
 def test_runs_that_differ_in_seed_place_and_layout_are_one_group(tmp_path: Path) -> None:
     write_run(tmp_path / "a", seed=1)
     write_run(tmp_path / "b", seed=0, config={"train.micro_batch": 8, "data.cache": "ram", "data.workers": 4})
-    write_run(tmp_path / "c", seed=2, config={"tracking.wandb": "online", "train.log_every": 5})
+    write_run(tmp_path / "c", seed=2, config={"tracking.wandb": "online", "data.subset_seed": 2})
     (group,) = groups_of(tmp_path)
     assert [run.result.seed for run in group.runs] == [0, 1, 2]
     assert group.label == "mixtraining"
