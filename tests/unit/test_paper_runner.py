@@ -14,8 +14,9 @@ from mixdist.config.schema import Config
 from mixdist.errors import UserError
 from mixdist.locks import locked
 from mixdist.paper import runner as module
+from mixdist.paper.closing import exit_code
 from mixdist.paper.jobs import Job, finished_runs, read_cell, result_folder, take_place
-from mixdist.paper.runner import Runner
+from mixdist.paper.runner import Runner, State
 
 # What a training does to its folder; the last argument is what happens to it.
 STAND_IN = """
@@ -135,6 +136,25 @@ def test_a_signal_is_handed_on_and_ends_the_grid(tmp_path: Path) -> None:
     assert [states[each.folder] for each in jobs] == ["open", "open"]
     assert starts(jobs[1]) == 0
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("states", "stopped_by", "code", "said"),
+    [
+        (["finished", "finished"], 0, 0, None),
+        (["finished", "taken"], 0, 0, "1 of 2 runs are in the hands of another process"),
+        (["failed", "taken"], 0, 1, "1 of 2 runs failed; the same command tries them again"),
+        (["finished", "open"], signal.SIGUSR1, 75, "stopped by a signal; the same command goes on where it stands"),
+        (["finished", "open"], signal.SIGINT, 130, "stopped by a signal"),
+    ],
+)
+def test_the_exit_code_says_what_is_left(
+    tmp_path: Path, states: list[State], stopped_by: int, code: int, said: str | None
+) -> None:
+    ended = Runner([], 1, tmp_path, print, stopped_by=stopped_by)
+    lines: list[str] = []
+    assert exit_code(ended, {tmp_path / str(row): state for row, state in enumerate(states)}, lines.append) == code
+    assert lines == [] if said is None else any(said in line for line in lines)
 
 
 def test_a_place_with_other_settings_or_foreign_files_is_refused(tmp_path: Path) -> None:
