@@ -39,8 +39,8 @@ def load_model(path: Path) -> Served:
     """Load a model onto the first GPU, or the CPU where there is none.
 
     Raises:
-        UserError: neither a run folder nor an exported model; there is no classifier in it; see `read_run`,
-            `read_description` and the layouts.
+        UserError: neither a run folder nor an exported model; there is no classifier in it; it is a pt2 model; see
+            `read_run`, `read_description` and the layouts.
     """
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     allow_tf32(False, device)
@@ -66,6 +66,11 @@ def _of_run(path: Path, device: torch.device) -> Served:
 
 def _exported(path: Path, device: torch.device) -> Served:
     description = read_description(path)
+    if description.layout == "pt2":
+        raise UserError(
+            f"{path} is a pt2 model, whose file may hold pickled objects, which can run code when they are read; give "
+            f"the run, or export it --to timm, safetensors or onnx"
+        )
     _refuse_backbone(path, description.head != "none")
     view = View(description.task.image_size, description.clip_frames)
     net = layout_module(description.layout).read(path, description, device)

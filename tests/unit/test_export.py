@@ -17,7 +17,7 @@ from mixdist.errors import MixdistError, UserError
 from mixdist.model.backbone import timm_options
 from mixdist.serving.description import read_description
 from mixdist.serving.export import export
-from mixdist.serving.layouts import LAYOUTS, own_names
+from mixdist.serving.layouts import LAYOUTS, layout_module, own_names
 from mixdist.serving.served import load_model
 
 
@@ -44,10 +44,17 @@ def test_every_layout_answers_alike_for_any_number_of_images(family, layout, tmp
     run, model = finished(family)
     exported = export(run, layout, tmp_path / "out", "mit", pixels())
     assert exported.difference <= 1e-4
-    served = load_model(tmp_path / "out")
-    assert served.task == run.task
+    description = read_description(tmp_path / "out")
+    assert description.task == run.task
+    served = layout_module(layout).read(tmp_path / "out", description, torch.device("cpu"))
     for count in (1, 5):
         torch.testing.assert_close(served(pixels(count)), logits_of(model, pixels(count)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_pt2_model_is_not_opened_as_it_could_run_code(tmp_path):
+    export(finished("vit")[0], "pt2", tmp_path / "out", "mit", pixels())
+    with pytest.raises(UserError, match="is a pt2 model, whose file may hold pickled objects"):
+        load_model(tmp_path / "out")
 
 
 def test_timm_opens_the_folder_by_itself_at_another_image_size_too(tmp_path):

@@ -28,7 +28,7 @@ def write(folder: Path, run: FinishedRun, net: Classifier) -> Head:
 
 
 def read(folder: Path, description: Description, device: torch.device) -> Net:
-    """Read the program.
+    """Read the program, which may run code that its file holds: only where it was just written.
 
     Raises:
         UserError: this torch cannot read it.
