@@ -177,7 +177,8 @@ class Trainer(Run):
         findings = self.probe(update.phase, epoch, update.strategy) if last else None
         self.feed.bad.agree(self.world)
         bad = len(self.feed.bad.found)
-        return make_record(update, epoch, measured, self.progress, bad, score, picture, findings)
+        scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
+        return make_record(update, epoch, measured, self.progress, bad, score, picture, findings, scale)
 
     def _stop(self) -> None:
         self.wait()

@@ -45,6 +45,7 @@ class StepRecord:
     cos_sl_mix: float | None = None  #: the same between ∇ℓ_sl and the gradient of Eq. 3
     skipped: int = 0  #: updates left out so far, as their loss or gradient was not finite
     bad_samples: int = 0  #: samples that could not be read so far, over all ranks
+    loss_scale: float | None = None  #: of fp16's losses after this step; None in another precision
     reconstruction: str | None = None  #: file in the run folder with pictures made at this step, if there is one
 
     @property

@@ -21,6 +21,7 @@ def make_record(
     score: Score | None,
     picture: str | None,
     findings: Findings | None,
+    loss_scale: float | None,
 ) -> StepRecord:
     """Return the record of the step that ``progress`` stands at, in 0-based ``epoch`` of the updater's phase."""
     phase, rates = update.phase, update.strategy.optimiser.rates()
@@ -56,6 +57,7 @@ def make_record(
         cos_sl_mix=cosines[2],
         skipped=progress.skipped,
         bad_samples=bad_samples,
+        loss_scale=loss_scale,
         reconstruction=picture,
     )
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from mixdist import files
 from mixdist.arguments import Parser
 from mixdist.errors import UserError
+from mixdist.report import scaling
 from mixdist.report.collect import Found, collect
 from mixdist.report.comparable import comparable
 from mixdist.report.csv_table import csv_table
@@ -50,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
     for entry in found.left_out:
         errors.print(f"warning: {entry.folder} is left out: {entry.reason}", style="yellow", markup=False)
     _print_table(groups, Console(highlight=False))
+    if options.by and options.wandb is None:
+        _print_scaling(groups, Console(highlight=False))
     if options.out is not None:
         _write(options.out, groups, found)
         beside = ", ".join(options.out.with_suffix(suffix).name for suffix in (".md", ".csv"))
@@ -78,12 +81,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="ENTITY/PROJECT",
         help="write a W&B report, over the one of the same experiments; without RUN, of all runs there by arm",
     )
-    parser.add_argument("--by", choices=[WORLD_SIZE], help="split the run sets of the W&B report by it")
+    parser.add_argument(
+        "--by", choices=[WORLD_SIZE], help="hold runs of one config on different numbers of ranks against each other"
+    )
     options = parser.parse_args(argv)
     if not options.runs and options.wandb is None:
         raise UserError("give run folders, or a folder that holds some; without any, --wandb ENTITY/PROJECT")
-    if options.by and options.wandb is None:
-        raise UserError(f"--by {options.by} splits the run sets of --wandb ENTITY/PROJECT; give that too")
     if options.out is not None and options.out.suffix != ".html":
         raise UserError(f"--out {options.out} should end in .html; Markdown, CSV and figures go beside it")
     return options
@@ -125,6 +128,16 @@ def _print_table(groups: list[Group], console: Console) -> None:
         console.print(Text(f"and {len(pairs) - MOST_PAIRS} further pairs of arms, which --out lists"))
     for note in notes(groups):
         console.print(Text(f"note: {note}"))
+
+
+def _print_scaling(groups: list[Group], console: Console) -> None:
+    found = scaling.scaling(groups)
+    if not found:
+        raise UserError("--by world_size: no two groups of these runs differ in the number of ranks alone")
+    table = Table(*scaling.HEADINGS, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for one in found:
+        table.add_row(*one.cells)
+    console.print("", table, sep="\n")
 
 
 def _on_console(heading: str, groups: list[Group]) -> bool:

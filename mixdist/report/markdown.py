@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixdist.report import paired
+from mixdist.report import paired, scaling
 from mixdist.report.collect import Found
 from mixdist.report.paired import comparisons
 from mixdist.report.summarise import Group
@@ -20,6 +20,11 @@ def markdown(groups: list[Group], found: Found) -> str:
         lines += [f"| {' | '.join(paired.HEADINGS)} |", f"|---|---{'|---:' * (len(paired.HEADINGS) - 2)}|"]
         lines += [f"| {' | '.join(plain(cell) for cell in pair.cells)} |" for pair in pairs]
         lines += ["", paired.CAVEAT]
+    if scaled := scaling.scaling(groups):
+        lines += ["", "## Over ranks", ""]
+        lines += [f"| {' | '.join(scaling.HEADINGS)} |", f"|---{'|---:' * (len(scaling.HEADINGS) - 1)}|"]
+        lines += [f"| {' | '.join(plain(cell) for cell in one.cells)} |" for one in scaled]
+        lines += ["", scaling.CAVEAT]
     remarks = notes(groups) + [f"Left out: {entry.folder}: {entry.reason}." for entry in found.left_out]
     if remarks:
         lines += ["", *(f"* {plain(remark)}" for remark in remarks)]

@@ -57,6 +57,7 @@ def page(groups: list[Group], found: Found, pictures: Drawn | None = None) -> st
         confusion=_grid("Confusion matrices", map(figure_card, pictures.confusion), "small"),
         reconstructions=_reconstructions(groups),
         pairs=sections.pairs(groups),
+        ranks=sections.ranks(groups),
         configuration=sections.configuration(groups),
         runs=sections.runs(groups),
         commands=escape(sections.commands(groups)),

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from mixdist.report import paired
+from mixdist.report import paired, scaling
 from mixdist.report.collect import LeftOut
 from mixdist.report.paired import comparisons
 from mixdist.report.run import Run
@@ -38,6 +38,12 @@ def pairs(groups: list[Group]) -> str:
         return ""
     body = [[escape(cell) for cell in pair.cells] for pair in found]
     return "<h2>Arm against arm</h2>\n" + html_table(paired.HEADINGS, body, paired.CAVEAT)
+
+
+def ranks(groups: list[Group]) -> str:
+    """Return groups that differ in the number of ranks alone; empty where there are none."""
+    body = [[escape(cell) for cell in one.cells] for one in scaling.scaling(groups)]
+    return "<h2>Over ranks</h2>\n" + html_table(scaling.HEADINGS, body, scaling.CAVEAT) if body else ""
 
 
 def configuration(groups: list[Group]) -> str:

@@ -60,6 +60,7 @@ RECORD = {
     "cos_ssl_sl": float | None,
     "cos_ssl_mix": float | None,
     "cos_sl_mix": float | None,
+    "loss_scale": float | None,
     "reconstruction": str | None,
     "skipped": int,
     "bad_samples": int,

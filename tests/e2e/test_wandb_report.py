@@ -138,7 +138,7 @@ def test_without_runs_the_project_is_compared_by_arm_and_what_goes_wrong_is_said
     [
         (["--wandb", "trees"], "should be ENTITY/PROJECT"),
         ([], "give run folders"),
-        (["runs", "--by", "world_size"], "give that too"),
+        (["runs", "--by", "world_size"], "no two groups of these runs differ in the number of ranks alone"),
         (["runs", "--wandb", "team/trees"], "none of these runs was trained with W&B"),
     ],
 )

@@ -196,6 +196,13 @@ def test_a_precision_sets_the_type_of_the_forward_and_leaves_parameters_in_float
     assert run.scaler.is_enabled() == (precision == "fp16")
 
 
+@pytest.mark.parametrize(("precision", "known"), [("fp32", False), ("fp16", True)])
+def test_the_loss_scale_is_recorded_where_there_is_one(trainer, precision, known):
+    run = trainer(train__precision=precision)
+    for record in run.records():
+        assert record.loss_scale == (run.scaler.get_scale() if known else None)
+
+
 def test_the_recorded_gradient_norm_under_fp16_is_that_of_the_loss_not_of_the_scaled_one(trainer, big_batch):
     run = trainer(train__precision="fp16")
     run.scaler = torch.amp.GradScaler("cpu", init_scale=256)  # at 65536, the first gradients of this model overflow

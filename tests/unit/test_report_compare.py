@@ -112,6 +112,24 @@ def test_the_papers_figure_stands_where_a_row_has_these_settings(
     assert "67.5 / 1." in found["mixtraining"]
 
 
+def test_runs_on_other_numbers_of_ranks_are_held_against_the_fewest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ranks, slowness in ((2, 1.0), (1, 1.0), (8, 1.25)):  # latency 18, 36 and 5.625 s
+        write_run(tmp_path / f"r{ranks}", accuracy=70.0 + ranks / 8, world_size=ranks, slowness=slowness)
+    write_run(tmp_path / "other", "sl", world_size=4)
+    assert main([str(tmp_path), "--by", "world_size", "--out", str(tmp_path / "r.html")]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for line in (
+        ["mixtraining", "1", "36.0", "1.00×", "100%"],
+        ["mixtraining", "2", "18.0", "2.00×", "100%", "+0.12"],
+        ["mixtraining", "8", "5.6", "6.40×", "80%", "+0.88"],
+    ):
+        assert line in lines
+        assert f"| {' | '.join(line[:5])} |" in (tmp_path / "r.md").read_text()
+    assert "Over ranks" in (tmp_path / "r.html").read_text()
+
+
 def test_settings_that_are_no_row_of_the_paper_get_no_figure_of_it(tmp_path: Path) -> None:
     paper = {"data": "cifar10", "backbone": "resnet18", "fraction": 0.1}
     epochs = {"method.ssl_epochs": 100, "method.sl_epochs": 100}
