@@ -10,9 +10,9 @@ CONFUSION = "confusion.json"
 LARGEST_MATRIX = 100  # classes; a plot of W&B shows 10,000 rows
 
 
-def picture(wandb: Any, folder: Path, name: str, epoch: int | str) -> dict[str, Any]:
+def picture(wandb: Any, folder: Path, name: str, when: str) -> dict[str, Any]:
     """Return a picture of the run folder, to be logged; its file name holds no path of this machine."""
-    caption = f"epoch {epoch}: original, masked (MAE), rebuilt"
+    caption = f"{when}: original, masked (MAE), rebuilt"
     return {"reconstructions": wandb.Image(str(folder / name), caption=caption)}
 
 

@@ -183,18 +183,26 @@ class WandbSink:
     def _picture(self, record: StepRecord) -> dict[str, Any]:
         if not self._images or record.reconstruction is None:
             return {}
-        return wandb_media.picture(self._wandb, self._folder, record.reconstruction, record.epoch)
+        return wandb_media.picture(self._wandb, self._folder, record.reconstruction, f"epoch {record.epoch}")
+
+    def _send_last(self) -> None:
+        last = wandb_media.classes(self._wandb, self._folder)
+        if self._images and (self._folder / LAST_PICTURE).is_file():
+            last |= wandb_media.picture(self._wandb, self._folder, LAST_PICTURE, "at the end")
+        if last:
+            self._run.log(last)
 
     def _close(self, result: dict[str, Any] | None) -> None:
         if self._run is None:
             return
         if result is not None:
-            last = wandb_media.classes(self._wandb, self._folder)
-            if self._images and (self._folder / LAST_PICTURE).is_file():
-                last |= wandb_media.picture(self._wandb, self._folder, LAST_PICTURE, "last")
-            if last:
-                self._run.log(last)
             self._run.summary.update(summary(result))
+            try:
+                self._send_last()
+            except (
+                Exception
+            ) as error:  # tables and pictures are uploaded apart, which may fail where numbers get through
+                self._say(f"W&B did not get the pictures and tables of the end ({_one_line(error)})")
         self._run.finish(exit_code=0 if result is not None else 1)
         if self._part is not None and not self._unsent + self._dropped:
             mark_sent(self._part)

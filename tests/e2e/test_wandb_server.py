@@ -127,6 +127,9 @@ def test_a_stopped_run_is_one_run_there_and_nothing_private_is_sent(undisturbed:
         assert summary["accuracy"] == pytest.approx(result["accuracy"])
         assert summary["latency_s/mix"] == pytest.approx(result["phases"]["mix"]["latency_s"])
         assert summary.get("git") == result["git"]  # None outside a checkout
+        assert summary["per_class"]["nrows"] == 3
+        assert summary["confusion_table"]["nrows"] == 9
+        assert not any("image" in name for name in server.files)  # which were not asked for
         opened = server.upserts[0]
         assert (opened["groupName"], opened["jobType"], opened["displayName"]) == ("trees", "mixtraining", "seed0")
         assert opened["tags"] == ["mixtraining", "vit_tiny_patch16_224", "tiny", "study"]
@@ -152,9 +155,17 @@ def test_a_stopped_run_is_one_run_there_and_nothing_private_is_sent(undisturbed:
 
 
 @pytest.mark.slow
-def test_a_fresh_run_in_the_same_folder_is_another_run_there(undisturbed: Undisturbed, tmp_path: Path) -> None:
+def test_a_fresh_run_in_the_same_folder_is_another_run_there_and_pictures_go_where_asked_for(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
     with wandb_server() as server:
         for resume in ("auto", "fresh"):
-            done = train(tmp_path, undisturbed.data, server, **{"run.resume": resume, "method.arm": "sl"})
+            asked = {"tracking.images": "yes", "tracking.reconstruct_every": 1, "run.resume": resume}
+            done = train(tmp_path, undisturbed.data, server, **asked)
             assert done.code == 0, done.err
     assert len(server.history) == 2
+    assert not any(CANARY.encode() in body for body in server.everything)
+    for rows in server.history.values():
+        captions = [row["reconstructions"]["caption"] for row in rows if "reconstructions" in row]
+        assert [caption.split(":")[0] for caption in captions] == ["epoch 1", "epoch 2", "at the end"]
+    assert sum(name.startswith("media/images/") for name in server.files) >= 2

@@ -339,6 +339,17 @@ def test_a_slow_wandb_gets_what_the_queue_holds_and_the_rest_is_counted(tmp_path
     assert said[-1] == f"W&B did not get 6 records; {tmp_path} has all of them"
 
 
+def test_tables_that_wandb_refuses_cost_neither_the_summary_nor_the_end(tmp_path: Path, use: Any) -> None:
+    fake, said = use(FakeWandb()), []
+    (tmp_path / "confusion.json").write_text("{")
+    tracker = sink(said)
+    tracker.start(info(tmp_path))
+    tracker.finish(RESULT)
+    assert fake.runs[0].summary["accuracy"] == 61.2
+    assert fake.runs[0].exit_code == 0
+    assert said[-1].startswith("W&B did not get the pictures and tables of the end (")
+
+
 @pytest.mark.parametrize("images", [False, True])
 def test_pictures_go_only_where_that_was_asked_for(tmp_path: Path, use: Any, images: bool) -> None:
     fake = use(FakeWandb())
