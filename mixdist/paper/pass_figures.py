@@ -49,7 +49,7 @@ def print_figures(head: dict[str, Any], figures: dict[str, Any]) -> None:
         column.justify = "right"
     for name, seconds in figures["pass_s"].items():
         paper = f"{1000 * PAPER_S[name]:.0f}" if name in PAPER_S else "-"
-        table.add_row(name, f"{1000 * seconds:,.1f}", f"{figures['gflop_per_image'][name]:.2f}", paper)
+        table.add_row(name, f"{1000 * seconds:,.1f}", f"{figures['gflop_per_image'][name]:.3g}", paper)
     console.print(table)
     print_line(
         console,
