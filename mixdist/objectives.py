@@ -40,7 +40,11 @@ def reconstruction_loss(
 
 
 def classification_loss(
-    logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, mixup: Mixup | None = None
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    weight: torch.Tensor,
+    mixup: Mixup | None = None,
+    heads: torch.Tensor | None = None,
 ) -> LossTerm:
     """ℓ_sl: cross-entropy over the labelled images.
 
@@ -49,8 +53,11 @@ def classification_loss(
         labels: int64 [B], -1 where unlabelled.
         weight: float32 [B], 1 or 0.
         mixup: the second target of each image, and the share of the first.
+        heads: int64 [classes], the head that each logit is of; an image's loss is over the logits of its label's head.
     """
     weight = labelled_weight(labels, weight)
+    if heads is not None:
+        logits = logits.float().masked_fill(heads[None] != heads[labels.clamp(min=0)][:, None], -torch.inf)
     per_image = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
     if mixup:
         other = F.cross_entropy(logits.float(), mixup.labels, reduction="none")

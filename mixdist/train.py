@@ -183,7 +183,8 @@ def full_disk_said(config: Config) -> Iterator[None]:
 
 def run_identity(config: Config, samples: Samples) -> dict[str, str]:
     """Return what makes this run this run: its settings, and the content of its packed sets."""
-    return identity(config, {"data.sl": samples.sl.fingerprint, "data.ssl": samples.ssl.fingerprint})
+    beside = {f"data.tasks.{task.name}": task.packed.fingerprint for task in samples.tasks}
+    return identity(config, {"data.sl": samples.sl.fingerprint, "data.ssl": samples.ssl.fingerprint, **beside})
 
 
 def check_same_run(config: Config, samples: Samples, world: World) -> None:

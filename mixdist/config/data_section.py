@@ -12,6 +12,15 @@ from mixdist.config.section import Section
 Location = Annotated[str, BeforeValidator(lambda given: str(given) if isinstance(given, Path) else given)]
 
 
+class TaskConfig(Section):
+    """A further labelled set that trains beside data.sl."""
+
+    path: Location = Field(
+        description="packed set, a folder or URL: its train split's labelled samples, its test split"
+    )
+    rate: float = Field(1.0, gt=0, description="its images for each image of data.sl in the supervised phases")
+
+
 class DataConfig(Section):
     """What is fed."""
 
@@ -25,6 +34,11 @@ class DataConfig(Section):
     )
     ssl_samples: int | None = Field(
         None, ge=1, description="samples of an SSL epoch where data.ssl names tars without an index"
+    )
+    tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], TaskConfig] = Field(
+        default_factory=dict,
+        description="further labelled sets by name, each with a classification head of its own (docs/multi-task.md), "
+        "as YAML: '{letters: {path: data/letters, rate: 0.5}}'; rate: its images for each one of data.sl in MIX and SL",
     )
     fraction: float = Field(
         1.0, gt=0, le=1, description="data limitation p: this share of the training samples, for SSL and SL alike"

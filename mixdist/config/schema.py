@@ -36,6 +36,8 @@ class Config(Section):
                 f"train.micro_batch {micro} is larger than train.batch {self.train.batch}; "
                 f"it should be at most the share of one rank"
             )
+        if self.train.mixup and self.data.tasks:
+            raise ValueError("train.mixup mixes labels of one set; leave it off, or train without data.tasks")
         method = self.method
         if method.loss_ratio_schedule != "constant" and method.loss_ratio_start == method.loss_ratio_end:
             raise ValueError(

@@ -43,10 +43,18 @@ def augment(images: torch.Tensor, draws: torch.Tensor, kind: Augmentation) -> to
 
 
 def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Return float32 [B, 3, S, S] (channels-last in memory) from uint8 [B, S, S, 3] and statistics in [0, 1]."""
+    """Return float32 [B, 3, S, S] (channels-last in memory) from uint8 [B, S, S, 3] and statistics in [0, 1].
+
+    These are of one set, [3], or of the set that each image is from, [B, 3].
+    """
     # By rows of S·3 numbers: along channels alone, a CPU would work on 3 numbers at a time, 10 times as long.
     width = images.shape[2]
-    rows = images.reshape(-1, width * 3).float().sub_((mean * 255).repeat(width)).mul_((1 / (std * 255)).repeat(width))
+    shift, scale = mean * 255, 1 / (std * 255)
+    if mean.dim() == 2:
+        rows = images.reshape(len(images), -1, width * 3).float()
+        rows.sub_(shift.repeat(1, width)[:, None]).mul_(scale.repeat(1, width)[:, None])
+    else:
+        rows = images.reshape(-1, width * 3).float().sub_(shift.repeat(width)).mul_(scale.repeat(width))
     return rows.view(images.shape).permute(0, 3, 1, 2)
 
 

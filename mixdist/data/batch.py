@@ -23,6 +23,7 @@ class Batch:
     epoch: int  #: 0-based, over the whole run
     partners: torch.Tensor | None = None  #: uint8 [B, S, S, 3], x_ssl of Eq. 2 where D_ssl and D_sl differ; or mixup's
     mixup: Mixup | None = None  #: how the partners are mixed in, where that is not by λ of Eq. 2
+    sets: torch.Tensor | None = None  #: int64 [B], the labelled set of each image, where there are several
     whole: bool = False  #: known on the host, without asking the device: no row has weight 0
     counts: tuple[float, float] = (math.nan, math.nan)  #: likewise: summed weights, of all rows and of labelled ones
 
@@ -39,6 +40,7 @@ class Inputs:
     labels: torch.Tensor  #: int64 [B]
     weight: torch.Tensor  #: float32 [B]
     mixup: Mixup | None = None  #: the second target of each image, where it has two
+    heads: torch.Tensor | None = None  #: int64 [classes], the head that each logit is of, where there are several
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,20 @@ class Preparation:
     own: Statistics  #: of the set that the images come from
     partner: Statistics  #: of the set that the partners come from
     input_ratio: float  #: λ of Eq. 2
+    sets: Statistics | None = None  #: of each labelled set, where there are several: [sets, 3]
+    heads: torch.Tensor | None = None  #: see `Inputs`
 
     def __call__(self, batch: Batch) -> Inputs:
         """Augment and normalise each image by its own set's statistics, then mix (Eq. 2, or mixup) with its partner."""
-        images = self._view(batch, batch.images, self.own, "augment")
+        own = self.own
+        if self.sets is not None and batch.sets is not None:
+            own = Statistics(self.sets.mean[batch.sets], self.sets.std[batch.sets])
+        images = self._view(batch, batch.images, own, "augment")
         if batch.partners is not None:
             partners = self._view(batch, batch.partners, self.partner, "augment/partner")
             ratio = batch.mixup.share[:, None, None, None] if batch.mixup else self.input_ratio
             images = mix_inputs(images, partners, ratio)
-        return Inputs(images, batch.labels, batch.weight, batch.mixup)
+        return Inputs(images, batch.labels, batch.weight, batch.mixup, self.heads)
 
     def _view(self, batch: Batch, images: torch.Tensor, statistics: Statistics, purpose: str) -> torch.Tensor:
         draws = uniform(make_key(self.seed, purpose, batch.epoch), batch.ids, DRAWS)

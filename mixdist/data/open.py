@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from mixdist.data.batch import Preparation, Statistics
 from mixdist.data.cache import Access, make_images, most_device_bytes
 from mixdist.data.images import Images, ResidentImages
 from mixdist.data.index import UNLABELLED, PackedSet, Split
+from mixdist.data.joined import join
 from mixdist.data.order import MIN_ROWS, Order
 from mixdist.data.remote.ahead import shards_ahead
 from mixdist.data.samples import Samples
@@ -37,6 +38,7 @@ class Feed:
     bad: BadSamples
     notes: tuple[str, ...]  #: for the user: where the decoded sets are kept
     probe: tuple[TestStream, TestStream] | None = None  #: labelled images to train and to test on frozen features
+    tasks: dict[str, TestStream] = field(default_factory=dict)  #: of the labelled sets beside D_sl, by name
 
 
 def open_feed(
@@ -70,15 +72,17 @@ def open_feed(
         return Feed(train, None, opener.bad, tuple(opener.notes), probe)
     sl_images = shared or opener.images(samples.sl, "train", samples.sl_ids)
     partners = Partners(ssl_images, samples.ssl_ids) if mixes and ssl_images else None
+    beside = [opener.images(task.packed, "train", task.ids) for task in samples.tasks]
     if epochs["mix"]:
-        train["mix"] = opener.stream("sl", samples.sl, samples.sl_ids, sl_images, partners)
+        train["mix"] = opener.supervised(sl_images, beside, partners)
     if epochs["sl"]:
         mixup = config.train.mixup
         others = Partners(sl_images, samples.sl_ids, mixup) if mixup else None
-        train["sl"] = opener.stream("sl", samples.sl, samples.sl_ids, sl_images, others)
+        train["sl"] = opener.supervised(sl_images, beside, others)
     test = opener.test_stream()
     probe = opener.probe_streams(sl_images, test) if probes else None
-    return Feed(train, test, opener.bad, tuple(opener.notes), probe)
+    tasks = opener.test_streams()
+    return Feed(train, test, opener.bad, tuple(opener.notes), probe, tasks)
 
 
 def resident_bytes(config: Config, samples: Samples, device: torch.device) -> int:
@@ -86,12 +90,15 @@ def resident_bytes(config: Config, samples: Samples, device: torch.device) -> in
     epochs = epochs_of(config.method)
     sets = [len(samples.ssl_ids), *([] if samples.ssl is samples.sl else [len(samples.sl_ids)])]
     if epochs["mix"] or epochs["sl"]:
-        sets.append(int((samples.sl.split("test").labels >= 0).sum()))
+        tested = (samples.sl, *(task.packed for task in samples.tasks))
+        sets += [int((packed.split("test").labels >= 0).sum()) for packed in tested]
+        sets += [len(task.ids) for task in samples.tasks]
     return most_device_bytes(sets, samples.image_size, config.data.cache, device)
 
 
 def _bad_samples(config: Config, samples: Samples, quarantine: Path | None) -> BadSamples:
     trained = len(samples.ssl_ids) + (0 if samples.ssl is samples.sl else len(samples.sl_ids))
+    trained += sum(len(task.ids) for task in samples.tasks)
     return BadSamples(config.data.bad_samples, config.data.bad_limit, trained, quarantine)
 
 
@@ -175,8 +182,23 @@ class _Opener:
             return stream
         split = packed.split("train")
         labels = noisy_labels(split.labels, len(packed.classes), config.data)
-        order = self._ordered(stream.order, split, labels if config.data.balanced and purpose == "sl" else None)
+        order = self._ordered(stream.order, split, labels if config.data.balanced and purpose != "ssl" else None)
         return replace(stream, labels=labels, order=order, describe=split.describe, approach=self._approach(split))
+
+    def supervised(self, images: Images, beside: list[Images], partners: Partners | None) -> Stream:
+        """Return the stream of MIX or SL: over D_sl, joined with the sets beside it where there are any."""
+        samples = self.samples
+        first = self.stream("sl", samples.sl, samples.sl_ids, images, partners)
+        if not samples.tasks:
+            return first
+        streams = [
+            self.stream(f"sl/{task.name}", task.packed, task.ids, own)
+            for task, own in zip(samples.tasks, beside, strict=True)
+        ]
+        visits = (len(samples.sl_ids), *(task.visits for task in samples.tasks))
+        return join(
+            (first, *streams), visits, [len(samples.sl.classes), *(len(t.packed.classes) for t in samples.tasks)]
+        )
 
     def _ordered(self, order: Order, split: Split, labels: npt.NDArray[np.int32] | None) -> Order:
         """Add to an order what it needs to shuffle shards and to balance classes, where that is asked for."""
@@ -199,7 +221,18 @@ class _Opener:
         if len(ids) == 0:
             raise DataError(f"the test split of {packed.location} has no labelled sample to evaluate on")
         images = self.images(packed, "test", ids, training=False)
-        return self._in_order(ids, images, labels)
+        return replace(self._in_order(packed, ids, images, labels), head=(0, len(packed.classes)))
+
+    def test_streams(self) -> dict[str, TestStream]:
+        """Return the test streams of the labelled sets beside D_sl, by name; each reads the logits of its own head."""
+        found, start = {}, len(self.samples.sl.classes)
+        for task in self.samples.tasks:
+            labels, end = task.packed.split("test").labels, start + len(task.packed.classes)
+            ids = np.flatnonzero(labels >= 0)
+            images = self.images(task.packed, "test", ids, training=False)
+            found[task.name] = replace(self._in_order(task.packed, ids, images, labels), head=(start, end))
+            start = end
+        return found
 
     def probe_streams(self, at_hand: Images | None, test: TestStream | None) -> tuple[TestStream, TestStream]:
         """Return streams over at most `PROBED` labelled images each, to train and to test on frozen features.
@@ -221,8 +254,8 @@ class _Opener:
         images = at_hand if at_hand and resident else self.images(packed, "train", ids, training=False)
         labels = noisy_labels(packed.split("train").labels, len(packed.classes), self.config.data)
         test = test or self.test_stream()
-        return self._in_order(ids, images, labels), replace(test, ids=at_most(PROBED, test.ids))
+        return self._in_order(packed, ids, images, labels), replace(test, ids=at_most(PROBED, test.ids))
 
-    def _in_order(self, ids: Ids, images: Images, labels: npt.NDArray[np.int32]) -> TestStream:
-        prepare = self.preparation(self.samples.sl, "none")
+    def _in_order(self, packed: PackedSet, ids: Ids, images: Images, labels: npt.NDArray[np.int32]) -> TestStream:
+        prepare = self.preparation(packed, "none")
         return TestStream(ids, images, labels, prepare, self.bad, self.world, self.config.train.eval_batch)

@@ -19,6 +19,16 @@ from mixdist.plan import Counts
 
 
 @dataclass(frozen=True)
+class LabelledSet:
+    """One of data.tasks."""
+
+    name: str
+    packed: PackedSet
+    ids: Ids  #: labelled samples that take part
+    visits: int  #: in an epoch of MIX or SL
+
+
+@dataclass(frozen=True)
 class Samples:
     """The sets of a run and the samples that take part; nothing is decoded yet."""
 
@@ -27,11 +37,14 @@ class Samples:
     sl_ids: Ids  #: labelled samples of D_sl
     ssl_ids: Ids  #: samples of D_ssl; numbers of draws where it is tars without an index
     image_size: int
+    tasks: tuple[LabelledSet, ...] = ()  #: labelled sets beside D_sl
 
     @property
     def counts(self) -> Counts:
         """The sizes that a plan is made from."""
-        return Counts(ssl=len(self.ssl_ids), sl=len(self.sl_ids), classes=len(self.sl.classes))
+        visits = len(self.sl_ids) + sum(task.visits for task in self.tasks)
+        classes = len(self.sl.classes) + sum(len(task.packed.classes) for task in self.tasks)
+        return Counts(ssl=len(self.ssl_ids), sl=visits, classes=classes)
 
     @property
     def unlabelled(self) -> int:
@@ -66,7 +79,28 @@ def find_samples(config: Config) -> Samples:
             raise DataError(f"{sl.location} has {found}; set data.image_size to the side of the square to train on")
         size = sl.image_size[0]
     sl_ids = labelled_ids(sl, training_ids(sl, config.data), config.data)
-    return Samples(sl, ssl, sl_ids, _ssl_ids(config, sl, ssl, sl_ids), size)
+    tasks = _tasks(config, len(sl_ids), cache)
+    return Samples(sl, ssl, sl_ids, _ssl_ids(config, sl, ssl, sl_ids), size, tasks)
+
+
+def _tasks(config: Config, labelled: int, cache: NodeCache | None) -> tuple[LabelledSet, ...]:
+    """Open the further labelled sets, of which each has its rate of the ``labelled`` samples of D_sl in an epoch.
+
+    Raises:
+        DataError: see `open_set`, `training_ids` and `labelled_ids`; or one that has no labels to train or to test on.
+    """
+    found = []
+    for name, task in config.data.tasks.items():
+        if names_tars(task.path):
+            raise DataError(f"data.tasks.{name} names tars without an index; make one with mixdist index FOLDER")
+        packed = open_set(task.path, cache)
+        ids = labelled_ids(packed, training_ids(packed, config.data), config.data)
+        if len(ids) == 0 or not (packed.split("test").labels >= 0).any():
+            raise DataError(
+                f"data.tasks.{name} ({packed.location}) needs labelled samples in its train and its test split"
+            )
+        found.append(LabelledSet(name, packed, ids, max(1, round(task.rate * labelled))))
+    return tuple(found)
 
 
 def _ssl_ids(config: Config, sl: PackedSet, ssl: PackedSet | Tars, sl_ids: Ids) -> Ids:
@@ -95,8 +129,8 @@ def _open_ssl(config: Config, sl: PackedSet, cache: NodeCache | None) -> PackedS
 
 def _node_cache(config: Config) -> NodeCache | None:
     """Return where remote files are kept, where a set is remote."""
-    data = config.data
-    if not any(is_remote(location) for location in (*expand(data.sl), *expand(config.ssl_set))):
+    sets = (config.data.sl, config.ssl_set, *(task.path for task in config.data.tasks.values()))
+    if not any(is_remote(location) for each in sets for location in expand(each)):
         return None
     return _cache(config)
 

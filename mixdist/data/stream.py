@@ -71,6 +71,7 @@ class Stream:
     micro_batch: int | None
     describe: Callable[[int], str]  #: names a sample by its id
     approach: Approach = at_hand
+    starts: Ids | None = None  #: first id of each labelled set, where several are joined (mixdist/data/joined.py)
 
     def epoch(self, epoch: int, steps: int, first_step: int = 0) -> Generator[list[Batch], None, None]:
         """Yield this rank's micro-batches for each step of a 0-based epoch, from ``first_step`` on.
@@ -127,6 +128,7 @@ class Stream:
             epoch=epoch,
             partners=self._frames_of(found[1], frames) if pending.partners else None,
             mixup=self._mixup(pending, epoch),
+            sets=self._sets(rows.visits),
             whole=bool(weight.all()),
             counts=(frames * float(weight.sum()), frames * float(weight[labels >= 0].sum())),
         )
@@ -139,6 +141,11 @@ class Stream:
         share = draw_shares(self.order.seed, epoch, pending.rows.visits, self.partners.mixup)
         share = np.repeat(share, self.images.frames)
         return Mixup(self._to_device(torch.from_numpy(labels)), self._to_device(torch.from_numpy(share)))
+
+    def _sets(self, visits: Ids) -> torch.Tensor | None:
+        if self.starts is None:
+            return None
+        return self._to_device(torch.from_numpy(np.searchsorted(self.starts, sample_of(visits), side="right") - 1))
 
     def _frames_of(self, partners: torch.Tensor, frames: int) -> torch.Tensor:
         """Bring partners to as many frames a visit as the images have: where only one of the two sets has clips."""
@@ -191,6 +198,7 @@ class TestStream:
     bad: BadSamples
     world: World
     batch: int
+    head: tuple[int, int] | None = None  #: first logit of its labels, and the one past the last; None: all
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield every ``world.size``-th batch, starting at this rank's: each sample on exactly one rank.

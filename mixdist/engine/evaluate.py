@@ -47,7 +47,9 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion:
     """
     model.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=test.world.device)
-    classes = model.classifier.out_features
+    whole = model.classifier.out_features
+    first, last = test.head or (0, whole)
+    classes = last - first
     confused = torch.zeros(classes**2 if confusion and classes <= MOST_CONFUSED else 0, dtype=torch.int64)
     confused = confused.to(test.world.device)
     for batch in test:
@@ -55,7 +57,8 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion:
         inputs = test.prepare(batch)
         with precision.autocast():
             logits = model(inputs.images, reconstruct=False, classify=True).logits
-        logits = logits.float().reshape(len(inputs.labels), -1, classes).mean(1)  # over the frames of a clip
+        logits = logits.float().reshape(len(inputs.labels), -1, whole).mean(1)  # over the frames of a clip
+        logits = logits[:, first:last]
         best = logits.topk(min(5, classes), dim=1).indices  # [B, 5], best first
         readable = inputs.weight > 0
         hits = (best == inputs.labels[:, None]) & readable[:, None]

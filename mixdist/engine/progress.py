@@ -27,6 +27,7 @@ class Progress:
     checkpoint_s: float = 0.0
     accuracy: float | None = None  #: of the newest evaluation, percent
     top5: float | None = None
+    tasks: dict[str, float] = field(default_factory=dict)  #: likewise the accuracy of each of data.tasks, percent
 
     @property
     def samples(self) -> int:

@@ -35,6 +35,7 @@ class StepRecord:
     latency_s: float  #: training seconds so far; evaluation, checkpoints and set-up not counted
     accuracy: float | None = None  #: top-1 in percent on the test split, where this step ended with an evaluation
     top5: float | None = None  #: top-5 in percent; None for fewer than 6 classes
+    tasks: dict[str, float] | None = None  #: top-1 in percent of each of data.tasks, by name; None where accuracy is
     knn: float | None = None  #: top-1 in percent of kNN on frozen features, where the epoch ended with a probe
     linear_probe: float | None = None  #: the same of a linear probe
     feature_spread: float | None = None  #: share of the features' size that differs between images, 0 to 1

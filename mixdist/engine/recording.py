@@ -47,6 +47,7 @@ def make_record(
         latency_s=progress.latency_s,
         accuracy=score.accuracy if score else None,
         top5=score.top5_accuracy if score else None,
+        tasks=dict(progress.tasks) if score and progress.tasks else None,
         knn=findings.knn if findings else None,
         linear_probe=findings.linear if findings else None,
         feature_spread=findings.spread if findings else None,

@@ -54,6 +54,7 @@ def make_result(trainer: Trainer, samples: Samples, setup_s: float, wall_s: floa
         **facts(trainer, samples),
         "accuracy": progress.accuracy,
         "top5": progress.top5,
+        **({"tasks": _tasks(trainer, samples)} if samples.tasks else {}),
         "latency_s": progress.latency_s,
         "phases": {
             name: {
@@ -75,6 +76,20 @@ def make_result(trainer: Trainer, samples: Samples, setup_s: float, wall_s: floa
         "bad_samples": len(trainer.feed.bad.found),
         "memory_mb": peak_memory_mb(trainer.world.device),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _tasks(trainer: Trainer, samples: Samples) -> dict[str, dict[str, Any]]:
+    """Return what came out for each labelled set beside D_sl, by name; its rate as images of it an epoch."""
+    return {
+        task.name: {
+            "accuracy": trainer.progress.tasks.get(task.name),
+            "classes": len(task.packed.classes),
+            "labelled": len(task.ids),
+            "images_per_epoch": task.visits,
+            "data": task.packed.folder.name,
+        }
+        for task in samples.tasks
     }
 
 

@@ -99,12 +99,14 @@ class Run:
         self._publish(strategy)
         with self._judged():
             score = evaluate(self.model, self.feed.test, self.precision, ends)
+            beside = {name: evaluate(self.model, test, self.precision) for name, test in self.feed.tasks.items()}
         if score.confusion is not None:
             with self.world.together():
                 if self.world.is_main:
                     self.confused(score.confusion)
         self.progress.evaluation_s += time.perf_counter() - start
         self.progress.accuracy, self.progress.top5 = score.accuracy, score.top5_accuracy
+        self.progress.tasks = {name: own.accuracy for name, own in beside.items()}
         return score
 
     def picture(self, phase: Phase, epoch: int, strategy: Strategy) -> str | None:

@@ -114,7 +114,7 @@ def loss_terms(outputs: Outputs, inputs: Inputs) -> tuple[LossTerm | None, LossT
     if outputs.reconstruction is not None and outputs.where is not None:
         ssl = reconstruction_loss(outputs.reconstruction, inputs.images, outputs.where, inputs.weight)
     if outputs.logits is not None:
-        sl = classification_loss(outputs.logits, inputs.labels, inputs.weight, inputs.mixup)
+        sl = classification_loss(outputs.logits, inputs.labels, inputs.weight, inputs.mixup, inputs.heads)
     return ssl, sl
 
 

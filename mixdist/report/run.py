@@ -30,6 +30,14 @@ class PhaseResult(BaseModel):
     latency_s: float  #: training seconds
 
 
+class TaskResult(BaseModel):
+    """What came out for one labelled set beside D_sl."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    accuracy: float  #: top-1 in percent on its own test split
+
+
 class Result(BaseModel):
     """The fields of result.json that a comparison reads; further fields are let pass."""
 
@@ -48,6 +56,7 @@ class Result(BaseModel):
     world_size: int
     device: str
     fraction: float
+    tasks: dict[str, TaskResult] = {}  #: of the labelled sets beside D_sl, by name
     labelled: int
     unlabelled: int
     backbone: str

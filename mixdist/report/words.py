@@ -32,8 +32,13 @@ def headline(groups: list[Group]) -> str:
 
 
 def notes(groups: list[Group]) -> list[str]:
-    """Say what limits the comparison: hardware, versions, single and repeated seeds."""
-    said: list[str] = []
+    """Say what the table has no room for, and what limits the comparison: hardware, versions, repeated seeds."""
+    said = [
+        f"{group.label}, on the test split of task {name}: "
+        f"{percent(Spread.of(run.result.tasks[name].accuracy for run in group.runs))}."
+        for group in groups
+        for name in group.runs[0].result.tasks
+    ]
     hardware = dict.fromkeys(f"{size} × {device}" for device, size in (group.hardware for group in groups))
     if len(hardware) > 1:
         said.append(

@@ -78,6 +78,10 @@ def read_run(path: Path) -> FinishedRun:
     averaged = "ema" in manifest.parts
     weights = load_file(checkpoint / WEIGHTS["ema" if averaged else "model"])
     task = _task(folder, config, manifest.identity["data.sl"])
+    if config.data.tasks:  # it serves data.sl, whose classes are the first of all heads
+        weights |= {
+            name: weights[name][: len(task.classes)].clone() for name in ("classifier.weight", "classifier.bias")
+        }
     return FinishedRun(path, config, task, result, plan["hash"], manifest.identity, averaged, weights)
 
 

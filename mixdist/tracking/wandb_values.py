@@ -33,6 +33,9 @@ def values(record: StepRecord, world_size: int) -> dict[str, Any]:
     """Return what W&B gets of a record: axes by their name, the rest as train/NAME and eval/NAME, without Nones."""
     told: dict[str, Any] = {}
     for name, value in record.as_dict().items():
+        if name == "tasks":
+            told |= {f"eval/accuracy/{task}": percent for task, percent in (value or {}).items()}
+            continue
         room = "" if name in _OWN_ROOM else "eval/" if name in _EVALUATIONS else "train/"
         if value is not None and name != "reconstruction":  # a file's name; whether the file itself goes, the sink says
             told[room + name] = value

@@ -43,6 +43,15 @@ def test_settings_that_do_not_say_what_is_trained_may_change(key, value):
     assert own({key: value}) == own()
 
 
+def test_a_further_set_counts_by_its_content_and_its_rate():
+    def tasks(path, rate):
+        return own({"data.tasks": {"letters": {"path": path, "rate": rate}}}, **{"data.tasks.letters": "content"})
+
+    assert "data.tasks" not in own({"data.tasks": {}})
+    assert tasks("here", 1) == tasks("there", 1)
+    assert tasks("here", 1) != tasks("here", 2)
+
+
 @pytest.mark.parametrize(("key", "off", "on"), [("train.mixup", 0, 0.2)])
 def test_a_setting_that_came_later_and_is_off_leaves_the_runs_before_it_as_they_were(key, off, on):
     assert key not in own({key: off})

@@ -76,6 +76,9 @@ BOUNDS = {
     "optim.clip_grad": ["0"],
     "train.batch": ["0"],
     "train.ema_decay": ["0", "1"],
+    "train.mixup": ["-0.1"],
+    "train.align_every": ["0"],
+    "train.probe_every": ["0"],
     "train.max_skipped": ["-1"],
     "train.log_every": ["0"],
     "train.eval_every": ["0"],
@@ -85,6 +88,8 @@ BOUNDS = {
     "run.save_every_epochs": ["0"],
     "run.save_every_steps": ["0"],
     "run.save_every_minutes": ["0"],
+    "tracking.timeout_s": ["0", "601"],
+    "tracking.reconstruct_every": ["0"],
     "seed": ["-1", "2147483648"],
 }
 CONTRADICTIONS = {

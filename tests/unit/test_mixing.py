@@ -6,9 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from packing import pixels
+from tiny_run import make_trainer, tiny_config, tiny_set
 
 from mixdist.data.batch import Batch, Preparation, Statistics
 from mixdist.data.mixing import draw_partners, mix_inputs
+from mixdist.data.open_set import open_set
 
 CPU = torch.device("cpu")
 
@@ -103,3 +105,19 @@ def test_rows_that_only_fill_up_are_not_counted():
     batch = batch_of(torch.zeros(3, 8, 8, 3, dtype=torch.uint8), np.arange(3))
     filled = Batch(batch.images, batch.labels, torch.tensor([1.0, 1.0, 0.0]), batch.ids, 0)
     assert (batch.rows(), filled.rows()) == (3, 2)
+
+
+def test_sets_of_other_sizes_and_classes_train_all_phases_at_one_size_each_by_its_own_statistics(tmp_path):
+    # Tables 3 and 4: SSL on Tiny ImageNet (64 px, 200 classes), SL on CIFAR (32 px, 10).
+    own, other = tiny_set(tmp_path / "own"), tiny_set(tmp_path / "other", classes=5, train=13, size=16)
+    trainer = make_trainer(tiny_config(own, tmp_path / "run", {"data.ssl": other, "data.image_size": 8}))
+    prepare = trainer.feed.train["mix"].prepare
+    for statistics, place in ((prepare.own, own), (prepare.partner, other)):
+        torch.testing.assert_close(statistics.mean, torch.tensor(open_set(place).mean))
+    assert not torch.allclose(prepare.own.mean, prepare.partner.mean)
+    batches = next(trainer.feed.train["mix"].epoch(0, 1))
+    assert batches[0].images.shape == batches[0].partners.shape == (8, 8, 8, 3)
+    assert trainer.model.classifier.out_features == 3
+    seen = [(record.phase, record.loss_ssl, record.loss_sl) for record in trainer.records()]
+    assert {phase for phase, _, _ in seen} == {"ssl", "mix", "sl"}
+    assert all(loss is None or np.isfinite(loss) for _, *losses in seen for loss in losses)

@@ -130,6 +130,13 @@ def test_a_repeated_seed_and_mixed_versions_are_noted(tmp_path: Path) -> None:
     ]
 
 
+def test_the_notes_name_what_each_further_labelled_set_came_to(tmp_path: Path) -> None:
+    for seed, found in enumerate((60.0, 62.0)):
+        tasks = {"letters": {"accuracy": found, "classes": 26, "labelled": 9, "images_per_epoch": 9, "data": "letters"}}
+        write_run(tmp_path / str(seed), "sl", seed, result={"tasks": tasks})
+    assert notes(groups_of(tmp_path))[0] == "sl, on the test split of task letters: 61.0 % ± 1.4."
+
+
 def test_an_unsteady_training_time_is_noted(tmp_path: Path) -> None:
     write_run(tmp_path / "a", seed=0, slowness=1.0)
     write_run(tmp_path / "b", seed=1, slowness=1.5)

@@ -32,12 +32,15 @@ LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is tr
 ADDED_KEYS = (  # settings that came after the first checkpoints: left at their default, they are what was before them
     "train.mixup",
     "method.ssl_masking",
+    "data.tasks",
 )
 
 
 def identity(config: Config, content: dict[str, str]) -> dict[str, str]:
     """Return what makes a run this run, as dotted key -> text; ``content`` holds fingerprints of the packed sets."""
     flat = dict(_flatten(config.model_dump(mode="json"), ""))
+    for name in config.data.tasks:
+        del flat[f"data.tasks.{name}.path"]  # as of data.sl, the content counts
     own = {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{k}.") for k in LAYOUT_KEYS)}
     defaults = {key: str(info.get_default(call_default_factory=True)) for key, info in fields() if key in ADDED_KEYS}
     return {key: value for key, value in own.items() if defaults.get(key) != value} | content
