@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+from mixdist.errors import UserError
 from mixdist.locks import is_held, locked
 from mixdist.paper.jobs import FAILED, LOG, Job, finished_runs
 from mixdist.runfolder import RunFolder
@@ -39,15 +40,24 @@ class Runner:
         """Train what is not finished; return the state of every job by its folder.
 
         A run that failed earlier is tried again, one that fails meanwhile in another process is not.
+
+        Raises:
+            UserError: a file of the grid cannot be written, as on a full disk.
         """
         self._failed_before = {job.folder: job.failure for job in self.jobs}
         left = [job for job in self.jobs if not job.finished]
-        with self._signals():
-            while left and not self.stopped_by:
-                done = [job for job in left if self._try(job)]
-                if not done:
-                    break  # what is left is in other hands
-                left = [job for job in left if job not in done]
+        try:
+            with self._signals():
+                while left and not self.stopped_by:
+                    done = [job for job in left if self._try(job)]
+                    if not done:
+                        break  # what is left is in other hands
+                    left = [job for job in left if job not in done]
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or self.out} cannot be written ({error.strerror}); make room, then the same command "
+                f"goes on"
+            ) from error
         return {job.folder: self._state(job) for job in self.jobs}
 
     def _try(self, job: Job) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from mixdist.config.schema import Config
 from mixdist.errors import UserError
 from mixdist.locks import locked
+from mixdist.paper import jobs as jobs_module
 from mixdist.paper import runner as module
 from mixdist.paper.closing import exit_code
 from mixdist.paper.jobs import Job, finished_runs, read_cell, result_folder, take_place
@@ -173,6 +175,18 @@ def test_a_place_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "grid").write_text("a file")
     with pytest.raises(UserError, match=r"--out: .*table1 cannot be made"):
         take_place(tmp_path / "grid" / "table1", [])
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, _value: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    each = job(tmp_path / "grid", "a")
+    ours = runner([each], tmp_path)
+    monkeypatch.setattr(jobs_module, "write_json", full)
+    with pytest.raises(UserError, match=r"cell\.json cannot be written \(No space left on device\); make room"):
+        ours.run()
+    assert not each.lock.exists()
 
 
 def test_a_damaged_cell_file_is_no_cell(tmp_path: Path) -> None:
