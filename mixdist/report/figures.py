@@ -16,7 +16,7 @@ from mixdist.report.picture import Picture
 from mixdist.report.place import label_points
 from mixdist.report.run import Run
 from mixdist.report.summarise import Group
-from mixdist.report.svg import EDGE, draw, new_figure, style
+from mixdist.report.svg import EDGE, draw, legend_columns, new_figure, style
 from mixdist.report.words import percent
 
 
@@ -91,7 +91,7 @@ def _curve(group: Group) -> Curve | None:
 
 
 def _learning_curves(curves: dict[str, Curve], looks: dict[str, Mark], by_time: bool) -> Picture:
-    columns = 3 if len(curves) <= 3 else 1
+    columns = legend_columns(looks[label].name for label in curves)
     figure = new_figure(3.2 + 0.2 * len(curves) / columns)
     what = "training time, s" if by_time else "epoch, over the whole run"
     axes = figure.add_subplot(xlabel=what, ylabel="top-1 accuracy, %")
@@ -127,7 +127,7 @@ def _throughput(groups: list[Group], looks: dict[str, Mark]) -> Picture:
     waits = [100 * fmean(_data_wait(run) for run in group.runs) for group in groups]
     for axes, values, title in (
         (speed, [group.images_per_s for group in groups], "images/s"),
-        (wait, waits, "waiting for data, % of time"),
+        (wait, waits, "waiting, % of time"),
     ):
         bars = axes.barh(places, values, color=colours, height=0.55)
         axes.bar_label(bars, fmt="%.3g" if axes is wait else "%.0f", padding=3)

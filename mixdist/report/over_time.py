@@ -7,7 +7,7 @@ from mixdist.report.losses import series
 from mixdist.report.marks import Mark
 from mixdist.report.picture import Picture
 from mixdist.report.summarise import Group
-from mixdist.report.svg import EDGE, draw, new_figure
+from mixdist.report.svg import EDGE, draw, legend_columns, new_figure
 
 
 def over_time(groups: list[Group], looks: dict[str, Mark]) -> list[Picture]:
@@ -15,7 +15,8 @@ def over_time(groups: list[Group], looks: dict[str, Mark]) -> list[Picture]:
     drawn = [group for group in groups if group.runs[0].records]
     if not drawn:
         return []
-    figure = new_figure(3.6 + 0.2 * (len(drawn) if len(drawn) > 3 else 1))
+    columns = legend_columns(looks[group.label].name for group in drawn)
+    figure = new_figure(3.6 + 0.2 * len(drawn) / columns)
     speed, wait = figure.subplots(2, 1, sharex=True)
     for group in drawn:
         run, look = group.runs[0], looks[group.label]
@@ -32,7 +33,7 @@ def over_time(groups: list[Group], looks: dict[str, Mark]) -> list[Picture]:
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
     wait.set_ylim(top=max(10.0, wait.get_ylim()[1]))
-    figure.legend(loc="outside upper left", ncols=3 if len(drawn) <= 3 else 1, handlelength=3.2)
+    figure.legend(loc="outside upper left", ncols=columns, handlelength=3.2)
     said = "; ".join(f"{group.label}: {_range(group)}" for group in drawn)
     return [
         draw(

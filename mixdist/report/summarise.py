@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, stdev
 from typing import Any
 
+from mixdist.config.read import fields
 from mixdist.report.run import Run
 
 ARMS = ("sl", "ssl+sl", "mixtraining")  #: the order of every table and plot
@@ -156,9 +158,21 @@ def speed_up(group: Group, groups: list[Group]) -> float | None:
 
 def _compared(run: Run) -> dict[str, Any]:
     drop = (*_NOT_COMPARED, *_UNREAD[run.result.arm])
-    settings = {key: value for key, value in run.settings.items() if not key.startswith(drop)}
+    # A setting that the run's own mixdist did not know yet is off by default, so the run is one with the default.
+    settings = {key: value for key, value in {**_defaults(), **run.settings}.items() if not key.startswith(drop)}
     # Of a run with several readings the result is the truth: the config may say "auto" where the result says "cpu".
     return {**settings, "method.arm": run.result.arm, **{name: getattr(run.result, name) for name in _HARDWARE}}
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Return the default of each setting that has one, as config.yaml writes it."""
+    found = {key: info.get_default(call_default_factory=True) for key, info in fields() if not info.is_required()}
+    return {key: value if value is None else _written(value) for key, value in found.items()}
+
+
+def _written(value: Any) -> Any:
+    return json.loads(json.dumps(list(value) if isinstance(value, tuple) else value, default=str))
 
 
 def _rank(group: Group, key: str) -> tuple[int, float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from html import escape
 from io import BytesIO, StringIO
@@ -52,6 +53,12 @@ def style() -> AbstractContextManager[None]:
 def new_figure(height: float, width: float = WIDTH) -> Figure:
     """Return an empty figure, sizes in inches, that is laid out without overlaps."""
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def legend_columns(names: Iterable[str]) -> int:
+    """Return how many columns a legend above a figure has room for: one a name where all fit side by side, or one."""
+    lengths = [len(name) for name in names]
+    return len(lengths) if sum(lengths) + 8 * len(lengths) <= 56 else 1
 
 
 def draw(figure: Figure, name: str, title: str, caption: str, alt: str) -> Picture:

@@ -188,3 +188,15 @@ def test_without_ssl_sl_the_arm_is_held_against_sl(tmp_path: Path) -> None:
 def test_one_arm_alone_is_reported_without_comparison(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "sl", accuracy=60.0)
     assert headline(groups_of(tmp_path)) == "sl: 60.0 % (1 seed). No other arm with the same settings to compare with."
+
+
+def test_a_setting_that_an_older_run_did_not_know_is_at_its_default(tmp_path: Path) -> None:
+    write_run(tmp_path / "new", seed=1, config={"method.ssl_masking": "feature", "train.mixup": 0.0})
+    write_run(tmp_path / "old", seed=0)
+    (group,) = groups_of(tmp_path)
+    assert len(group.runs) == 2
+    write_run(tmp_path / "other", seed=0, config={"method.ssl_masking": "input"})
+    assert [one.label for one in groups_of(tmp_path)] == [
+        "mixtraining, method.ssl_masking=feature",
+        "mixtraining, method.ssl_masking=input",
+    ]
