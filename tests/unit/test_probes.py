@@ -22,9 +22,10 @@ from mixdist.engine.prober import Prober
 from mixdist.engine.probes import PENALTIES, TEMPERATURE, Findings, knn, linear, probe, spread_and_rank
 from mixdist.engine.record import StepRecord
 from mixdist.errors import UserError
-from mixdist.tracking import PhaseInfo, RunInfo, wandb_sink
+from mixdist.tracking import PhaseInfo, RunInfo
 from mixdist.tracking.console import Console
 from mixdist.tracking.screens import PlainScreen
+from mixdist.tracking.wandb_values import values
 from mixdist.world import World
 
 DROPPING = {
@@ -243,8 +244,8 @@ def test_the_console_writes_each_probe_and_the_alarm_once_until_it_is_over():
     written = [("probe" if "probe:" in text else "alarm") for text in stream.getvalue().splitlines()[-6:]]
     assert written == ["probe", "alarm", "probe", "probe", "probe", "alarm"]
     assert "features have collapsed" in stream.getvalue()
-    values = wandb_sink._values(record)
-    assert (values["eval/knn"], values["eval/linear_probe"], values["eval/collapsed"]) == (31.25, 40.04, False)
+    sent = values(record, world_size=1)
+    assert (sent["eval/knn"], sent["eval/linear_probe"], sent["eval/collapsed"]) == (31.25, 40.04, False)
 
 
 def test_a_run_of_ssl_alone_is_probed_too(data, tmp_path):
