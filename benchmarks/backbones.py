@@ -31,8 +31,8 @@ HEADER = f"""# Which backbones are served
 Made by `python -m benchmarks.backbones` with timm {timm.__version__}. Of each family (a module of timm) the model with
 the fewest parameters was tried with random weights at {", ".join(map(str, SIZES))} px. "Smallest image" is the first
 of these sizes at which a step of the mix phase reached all parameters of B, R and C and no others. "In place" counts
-the places of the features whose own cell of the image is the one that the reconstruction head writes to, by the
-gradient of random weights: where all of the image mixes, or wide filters lie over a small map, it cannot be read off.
+the tokens whose own cell of the image is the one that the reconstruction head writes to, by the gradient of random
+weights (where these mix all of the image, it cannot be read off); a map has its order by itself.
 
 A backbone is served where its features are one square grid of tokens (MAE head) or one square map (AE head). Others
 end the run at its start, with the reason. Options of a model are `model.options`; a window, a patch size or a
@@ -156,6 +156,8 @@ def try_family(family: str) -> Found:
         if found is None:
             head = f"MAE, {backbone.grid}² tokens" if backbone.layout == "tokens" else f"AE, {backbone.grid}² map"
             found = Found(family, name, parameters, size, f"{head} of {backbone.dim}")
+        if backbone.layout == "map":
+            return found
         if backbone.grid > 1:
             right = sum(place == cell for place, cell in enumerate(places(backbone)))
             place = f"{right} of {backbone.grid**2} at {size} px"
