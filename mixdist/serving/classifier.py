@@ -86,7 +86,16 @@ def timm_as_trained(version: str, where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, RuntimeError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        UserError,
+        ValueError,
+    ) as error:  # what timm's constructors raise
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"{where} cannot be built with timm {timm.__version__} ({reason}); it was trained with timm {version}: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -68,7 +69,9 @@ def opened(out: str) -> Iterator[tuple[Kind, TextIO]]:
         UserError: the file's name does not say which of the two, or it cannot be written.
     """
     if out in ("csv", "jsonl"):
-        yield ("csv" if out == "csv" else "jsonl"), sys.stdout
+        with _reader_may_leave():
+            yield ("csv" if out == "csv" else "jsonl"), sys.stdout
+            sys.stdout.flush()
         return
     kind = Path(out).suffix[1:]
     if kind not in ("csv", "jsonl"):
@@ -80,3 +83,12 @@ def opened(out: str) -> Iterator[tuple[Kind, TextIO]]:
             text.detach()
     except OSError as error:
         raise UserError(f"--out {out} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Stop without a word where who reads stdout, as `head`, has what it wanted."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which Python flushes once more at its end

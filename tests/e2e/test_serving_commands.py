@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,14 @@ def test_what_cannot_be_read_is_listed_and_the_rest_predicted(copied, packed_set
 
 def images(count: int) -> list[str]:
     return [f"{number:03d}.png" for number in range(count)]
+
+
+def test_a_reader_that_leaves_ends_the_predictions_without_a_word(copied, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        monkeypatch.setattr("sys.stdout", gone)
+        assert command("predict", "run", "set") == 0
 
 
 def test_class_folders_are_evaluated_as_their_set_is(copied, packed_sets, capsys):

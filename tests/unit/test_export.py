@@ -186,6 +186,23 @@ def test_a_timm_that_builds_another_model_is_told_with_the_one_that_did(tmp_path
         load_model(tmp_path / "out")
 
 
+@pytest.mark.parametrize("layout", ["timm", "safetensors"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"backbone": "hf-hub:someone/else"},
+        {"options": {"pretrained": True}},
+        {"options": {"img_size": "huge"}},
+        {"options": {"unheard_of": 1}},
+    ],
+)
+def test_a_strangers_description_is_refused_in_one_line(tmp_path, layout, fields):
+    export(finished("vit")[0], layout, tmp_path / "out", "mit", pixels())
+    rewrite(tmp_path / "out", **fields)
+    with pytest.raises(UserError, match="cannot be built with timm"):
+        load_model(tmp_path / "out")
+
+
 def test_damaged_files_are_refused_by_name(tmp_path):
     export(finished("vit")[0], "safetensors", tmp_path / "out", "mit", pixels())
     weights = load_file(tmp_path / "out" / "model.safetensors")

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from mixdist.errors import UserError, nearest
 from mixdist.files import write_json
 from mixdist.model.backbone import timm_options
 from mixdist.serving.classifier import Classifier, FromPixels, timm_as_trained
@@ -46,7 +47,7 @@ def read(folder: Path, description: Description, device: torch.device) -> Net:
     """
     classes = len(description.task.classes) if description.head == "inside" else 0
     with timm_as_trained(str(description.trained_with["timm"]), f"the model in {folder}"):
-        net: nn.Module = timm.create_model(description.backbone, num_classes=classes, **description.options)
+        net = _create(description.backbone, classes, description.options)
         net.load_state_dict(load_file(folder / FILE))
     if description.head == "separate":
         weights = load_file(folder / HEAD_FILE)
@@ -58,9 +59,7 @@ def read(folder: Path, description: Description, device: torch.device) -> Net:
 
 def _with_head(run: FinishedRun, net: Classifier, options: dict[str, Any]) -> nn.Module | None:
     """Return timm's model with our head as its classifier, None where that does not give our logits."""
-    model: nn.Module = timm.create_model(
-        run.config.model.backbone, num_classes=net.classifier.out_features, **options
-    ).eval()
+    model = _create(run.config.model.backbone, net.classifier.out_features, options).eval()
     state = model.state_dict()
     names = model.pretrained_cfg.get("classifier") or ()  # type: ignore[union-attr,operator]
     heads = {f"{name}.{part}" for name in ([names] if isinstance(names, str) else names) for part in ("weight", "bias")}
@@ -77,6 +76,20 @@ def _with_head(run: FinishedRun, net: Classifier, options: dict[str, Any]) -> nn
         expected = net(probe)
         same = torch.allclose(model(probe), expected, atol=TOLERANCE * max(1.0, float(expected.abs().max())))
     return model if same else None
+
+
+def _create(backbone: str, classes: int, options: dict[str, Any]) -> nn.Module:
+    """Create a timm model with random weights, whatever the options say: model.json may be a stranger's.
+
+    Raises:
+        UserError: this timm does not know it; a hub's models have other names.
+    """
+    if not timm.is_model(backbone):
+        raise UserError(f"'{backbone}' is not one of its models{nearest(backbone, timm.list_models())}")
+    net: nn.Module = timm.create_model(
+        backbone, pretrained=False, pretrained_cfg=None, checkpoint_path=None, num_classes=classes, **options
+    )
+    return net
 
 
 def _config(run: FinishedRun, model: nn.Module, options: dict[str, Any]) -> dict[str, Any]:
