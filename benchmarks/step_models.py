@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mixdist.assembly import build_trainer
 from mixdist.config.schema import Config
 from mixdist.data.packing.division import PackOptions
 from mixdist.data.packing.pack import pack
@@ -22,7 +23,6 @@ from mixdist.keyed import make_key, uniform
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import make_plan
 from mixdist.runfolder import RunFolder
-from mixdist.train import build_trainer
 from mixdist.world import World
 
 ModelName = Literal["null", "vit"]

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from mixdist.assembly import build_trainer
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
 from mixdist.config.train_section import ParallelConfig
@@ -31,7 +32,6 @@ from mixdist.launchers import torchrun_names
 from mixdist.model.mixmodel import build_model
 from mixdist.plan import make_plan
 from mixdist.runfolder import RunFolder
-from mixdist.train import build_trainer
 from mixdist.world import World, leave_together, process_group, read_world
 
 ENGINES: dict[str, dict[str, Any]] = {

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 import mixdist
+from mixdist.assembly import build_trainer
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
 from mixdist.data.samples import find_samples
@@ -32,7 +33,6 @@ from mixdist.paper.pass_figures import print_figures, summarise
 from mixdist.paper.passes import open_passes, time_passes
 from mixdist.plan import make_plan
 from mixdist.runfolder import RunFolder
-from mixdist.train import build_trainer
 from mixdist.world import World, read_world
 
 PROGRAM = "mixdist reproduce pass-timing"

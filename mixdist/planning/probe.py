@@ -12,6 +12,7 @@ from time import perf_counter
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from mixdist.assembly import build_trainer
 from mixdist.config.schema import Config
 from mixdist.config.train_section import ParallelConfig
 from mixdist.data.samples import Samples
@@ -19,7 +20,6 @@ from mixdist.model.mixmodel import build_model
 from mixdist.paper.passes import Pass, first_rows, open_passes, time_passes
 from mixdist.plan import make_plan
 from mixdist.runfolder import RunFolder
-from mixdist.train import build_trainer
 from mixdist.world import World
 
 FEW, MORE = 2, 4  # rows whose activations are counted: the difference is what a row takes

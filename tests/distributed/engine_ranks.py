@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from mixdist.assembly import build_trainer
 from mixdist.config.read import read_config
 from mixdist.config.train_section import ParallelConfig
 from mixdist.data.samples import find_samples
@@ -24,7 +25,6 @@ from mixdist.engine.update import Updater
 from mixdist.model.mixmodel import build_model
 from mixdist.plan import Phase, make_plan
 from mixdist.runfolder import RunFolder
-from mixdist.train import build_trainer
 from mixdist.world import World, process_group, read_world
 
 DDP = {"strategy": "ddp"}

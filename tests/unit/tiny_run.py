@@ -10,6 +10,7 @@ import torch
 from packing import run as pack_run
 from PIL import Image
 
+from mixdist.assembly import build_trainer
 from mixdist.config.schema import Config
 from mixdist.data.images import Images
 from mixdist.data.reading.reader import CENTRE
@@ -20,7 +21,6 @@ from mixdist.keyed import Ids
 from mixdist.model.mixmodel import MixModel, build_model
 from mixdist.plan import Phase, make_plan
 from mixdist.runfolder import RunFolder
-from mixdist.train import build_trainer
 from mixdist.world import World
 
 torch.set_num_threads(1)  # tensors this small only lose by threads: ten times the time on a busy machine
