@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixdist.data.batch import Batch
+from mixdist.data.mixing import Mixup
 from mixdist.engine.loop import Trainer
 from mixdist.engine.strategy import trained_parameters
 from mixdist.engine.update import Updater
@@ -92,8 +93,14 @@ def first_rows(batch: Batch, rows: int) -> Batch:
     """Return a batch of its first rows."""
     labels, weight = batch.labels[:rows], batch.weight[:rows]
     counts = (float(weight.sum()), float(weight[labels >= 0].sum()))
-    partners = None if batch.partners is None else batch.partners[:rows]
     return replace(
-        batch, images=batch.images[:rows], labels=labels, weight=weight, ids=batch.ids[:rows], partners=partners,
+        batch,
+        images=batch.images[:rows],
+        labels=labels,
+        weight=weight,
+        ids=batch.ids[:rows],
+        partners=None if batch.partners is None else batch.partners[:rows],
+        mixup=None if batch.mixup is None else Mixup(batch.mixup.labels[:rows], batch.mixup.share[:rows]),
+        sets=None if batch.sets is None else batch.sets[:rows],
         counts=counts,
-    )  # fmt: skip
+    )

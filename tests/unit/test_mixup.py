@@ -14,6 +14,7 @@ from mixdist.data.mixing import Mixup, draw_shares
 from mixdist.data.open_set import open_set
 from mixdist.data.select import noisy_labels
 from mixdist.objectives import classification_loss
+from mixdist.paper.passes import first_rows
 
 NOT_AUGMENTED = {"data__augment": "none", "method__mix_ratio": 0.5}
 
@@ -120,6 +121,20 @@ def test_a_partner_carries_the_label_that_noise_has_left_it(sets):
             seen[int(other)] = int(label)
     assert all(noisy[one] == label for one, label in seen.items())
     assert any(clean[one] != label for one, label in seen.items())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_first_rows_of_a_batch_are_prepared_as_they_are_in_it(sets, several):
+    task = {"data__tasks": {"again": {"path": str(sets / "whole")}}}
+    settings = config(sets / "whole", **(task if several else {"train__mixup": 0.5}))
+    feed = feed_of(settings)
+    batch, prepare = batches(feed, settings, "sl")[0], feed.train["sl"].prepare
+    few, whole = prepare(first_rows(batch, 3)), prepare(batch)
+    assert torch.equal(few.images, whole.images[:3])
+    assert torch.equal(few.labels, whole.labels[:3])
+    if few.mixup:
+        assert torch.equal(few.mixup.labels, whole.mixup.labels[:3])
+        assert torch.equal(few.mixup.share, whole.mixup.share[:3])
 
 
 def test_the_loss_is_that_of_the_mixed_targets():
