@@ -62,6 +62,7 @@ RECORD = {
     "cos_sl_mix": float | None,
     "loss_scale": float | None,
     "reconstruction": str | None,
+    "tasks": dict | None,
     "skipped": int,
     "bad_samples": int,
 }

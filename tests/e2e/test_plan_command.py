@@ -9,6 +9,8 @@ import pytest
 from launching import mixdist, run
 from PIL import Image
 
+from mixdist.cli import main
+
 SETTINGS = [
     "--model.patch_size=4",
     "--model.options={depth: 1, embed_dim: 24, num_heads: 2}",
@@ -80,7 +82,8 @@ def test_memory_grows_with_the_micro_batch_and_is_divided_where_zero_divides_it(
         (("--train.bach", "4"), "--train.batch"),
     ],
 )
-def test_what_training_would_refuse_it_refuses(plan, tmp_path, arguments, said):
-    done, _ = plan(*arguments, code=2)
-    assert said in done.err
-    assert not (tmp_path / "plan.json").exists()
+def test_what_training_would_refuse_it_refuses(packed_sets, tmp_path, capsys, arguments, said):
+    report = tmp_path / "plan.json"
+    assert main(["plan", f"--data.sl={packed_sets / 'tiny'}", *SETTINGS, "--json", str(report), *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert not report.exists()

@@ -105,7 +105,7 @@ def test_the_report_holds_the_groups_as_run_sets_and_a_second_call_updates_it(
     names = [each["name"] for each in grid(spec)["runSets"]]
     assert [re.split(",", name)[0] for name in names] == ["sl", "ssl+sl", "mixtraining", "mixtraining"]
     ids = [re.findall(r'"(id\d)"', json.dumps(each["filters"])) for each in grid(spec)["runSets"]]
-    assert ids == [["id4"], ["id5", "id6"], ["id1", "id2"], ["id0"]]
+    assert ids == [["id4"], ["id5", "id6"], ["id0"], ["id1", "id2"]]  # by mix_ratio: 0.25, then 0.5
     panels = grid(spec)["panelBankSectionConfig"]["panels"] or grid(spec)["panels"]
     kinds = [panel["viewType"] for panel in panels]
     assert kinds[0] == "Run History Line Plot"

@@ -84,7 +84,7 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints, but none is whole, or none in this format.
         """
-        while found := self._all():
+        while found := self._all() or self._named():
             torn: dict[Path, str] = {}
             for path in reversed(found):
                 try:
@@ -204,6 +204,24 @@ class Checkpoints:
         """Return the checkpoints, whole or not, oldest first."""
         found = (path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
         return sorted(found, key=_order)
+
+    def _named(self) -> list[Path]:
+        """Return the checkpoint that `latest` names, in a list, or none.
+
+        A listing made while the run saves here may miss the one that comes, and see the one before it go.
+        """
+        while name := self._latest():
+            if (self.folder / name).is_dir():
+                return [self.folder / name]
+            if name == self._latest():
+                break  # someone else has removed it
+        return []
+
+    def _latest(self) -> str:
+        try:
+            return (self.folder / "latest").read_text().strip()
+        except (OSError, ValueError):
+            return ""
 
 
 def _order(path: Path) -> tuple[int, int]:
