@@ -65,16 +65,21 @@ class Job:
         Raises:
             UserError: naming the settings that differ.
         """
-        cell = read_cell(self.folder)
-        if cell is None:
-            if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise UserError(f"{self.folder} holds files and no {CELL}: no run of this grid; give another --out")
-            return
-        if cell["hash"] != self.hash:
+        cell = read_cell(self.folder) or self._begun_meanwhile()
+        if cell is not None and cell["hash"] != self.hash:
             changed = "; ".join(differences(cell["identity"], self.identity)) or "an unknown setting differs"
             raise UserError(
                 f"{self.folder} holds a run of other settings ({changed}); give another --out, or remove it"
             )
+
+    def _begun_meanwhile(self) -> dict[str, Any] | None:
+        """Return the cell of another process that begins this run: it is about to give its file that name, or has."""
+        if not self.folder.is_dir() or all(one.name == f"{CELL}.partial" for one in self.folder.iterdir()):
+            return None
+        cell = read_cell(self.folder)
+        if cell is None:
+            raise UserError(f"{self.folder} holds files and no {CELL}: no run of this grid; give another --out")
+        return cell
 
     def write_cell(self, stands_for: Path | None = None) -> None:
         """Write what the run is into its folder; with ``stands_for``, that its result lies in that folder."""

@@ -171,6 +171,20 @@ def test_a_place_with_other_settings_or_foreign_files_is_refused(tmp_path: Path)
         job(tmp_path / "grid", "b").check_place()
 
 
+def test_a_place_in_which_another_process_begins_the_run_is_not_foreign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = job(tmp_path / "grid", "a")
+    own.folder.mkdir(parents=True)
+    (own.folder / "cell.json.partial").write_text("{")
+    own.check_place()
+    reads = iter([None, {"hash": own.hash}])  # it takes its name between two looks
+    (own.folder / "cell.json.partial").rename(own.folder / "cell.json")
+    monkeypatch.setattr("mixdist.paper.jobs.read_cell", lambda _: next(reads))
+    own.check_place()
+    assert list(reads) == []
+
+
 def test_a_place_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "grid").write_text("a file")
     with pytest.raises(UserError, match=r"--out: .*table1 cannot be made"):
