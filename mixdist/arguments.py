@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import NoReturn
 
 from mixdist.errors import UserError
@@ -21,6 +22,30 @@ class Parser(argparse.ArgumentParser):
             UserError: always.
         """
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+class OwnOptions(argparse.ArgumentParser):
+    """The options of a command that takes all that mixdist train takes besides."""
+
+    def __init__(self, prog: str, help_text: str) -> None:
+        super().__init__(prog, allow_abbrev=False, add_help=False, exit_on_error=False)
+        self._help_text = help_text
+
+    def split(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Return the command's own options and what is left, the settings of a run.
+
+        Where help is asked for, the command's own is printed; that of the settings follows when they are read.
+
+        Raises:
+            UserError: a value that an option cannot have.
+        """
+        try:
+            options, rest = self.parse_known_args(argv)
+        except argparse.ArgumentError as error:
+            raise UserError(f"{self.prog}: {error}") from None
+        if {"-h", "--help"} & set(rest):
+            sys.stdout.write(self._help_text)
+        return options, rest
 
 
 def refuse_seed(seed: int) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from mixdist.arguments import OwnOptions
 from mixdist.assembly import build_trainer
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
@@ -68,16 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser("mixdist check engines", allow_abbrev=False, add_help=False, exit_on_error=False)
+    parser = OwnOptions("mixdist check engines", HELP)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--updates", type=int, default=5)
     parser.add_argument("--tolerance", type=float)
-    try:
-        options, rest = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(f"mixdist check engines: {error}") from None
-    if {"-h", "--help"} & set(rest):
-        sys.stdout.write(HELP)
+    options, rest = parser.split(argv)
     for name in ("ranks", "updates"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)} is out of range; it should be 1 or more")

@@ -16,6 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from mixdist import train
+from mixdist.arguments import OwnOptions
 from mixdist.config.read import read_config
 from mixdist.data.packing.summary import plain_or_terminal, print_line
 from mixdist.errors import UserError
@@ -97,16 +98,10 @@ def _means(found: list[dict[str, Any]]) -> dict[str, float] | None:
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(PROGRAM, allow_abbrev=False, add_help=False, exit_on_error=False)
+    parser = OwnOptions(PROGRAM, HELP)
     parser.add_argument("--run", type=Path, nargs="+", default=[])
     parser.add_argument("--json", type=Path)
-    try:
-        options, rest = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(f"{PROGRAM}: {error}") from None
-    if {"-h", "--help"} & set(rest):
-        sys.stdout.write(HELP)
-    return options, rest
+    return parser.split(argv)
 
 
 def _print(runs: dict[str, dict[str, list[dict[str, Any]]]], means: dict[str, dict[str, float] | None]) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 import mixdist
+from mixdist.arguments import OwnOptions
 from mixdist.assembly import build_trainer
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
@@ -100,18 +101,13 @@ def make_trainer(argv: list[str], work: Path, world: World) -> Trainer:
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(PROGRAM, allow_abbrev=False, add_help=False, exit_on_error=False)
+    parser = OwnOptions(PROGRAM, HELP)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
-    try:
-        options, rest = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(f"{PROGRAM}: {error}") from None
-    if {"-h", "--help"} & set(rest):
-        sys.stdout.write(HELP)
+    options, rest = parser.split(argv)
     for name in ("rounds", "steps", "threads"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"--{name} {value} is out of range; it should be 1 or more")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from mixdist.arguments import OwnOptions
 from mixdist.config.read import read_config
 from mixdist.data.open import resident_bytes
 from mixdist.data.packing.summary import plain_or_terminal
@@ -69,18 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(PROGRAM, allow_abbrev=False, add_help=False, exit_on_error=False)
+    parser = OwnOptions(PROGRAM, HELP)
     parser.add_argument("--ranks", type=int, default=max(1, torch.cuda.device_count()))
     parser.add_argument("--speed", type=float)
     parser.add_argument("--probe-seconds", type=float, default=60.0)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--png", type=Path)
-    try:
-        options, rest = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UserError(f"{PROGRAM}: {error}") from None
-    if {"-h", "--help"} & set(rest):
-        sys.stdout.write(HELP)
+    options, rest = parser.split(argv)
     if options.ranks < 1:
         raise UserError(f"--ranks {options.ranks} is out of range; it should be 1 or more")
     if options.speed is not None and not 0 < options.speed < float("inf"):
