@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixdist.paper.jobs import cells_below
-from mixdist.paper.outcome import Entry, entry_of
-from mixdist.paper.table import NOTHING, Text, state_notes
-from mixdist.report.run import Result
+from mixdist.paper.outcome import Entry, Runs, by_seed, entry_of
+from mixdist.paper.table import NOTHING, Text, accuracy_of, state_notes
 from mixdist.report.summarise import ARMS, Spread
 from mixdist.report.table import seconds
 
@@ -30,22 +29,11 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(Runs):
     """The runs of one arm on one share of the labels."""
 
     share: float
     arm: str
-    entries: tuple[Entry, ...]  #: by seed
-
-    @property
-    def results(self) -> list[Result]:
-        """Return those of the finished runs."""
-        return [entry.result for entry in self.entries if entry.result is not None]
-
-    @property
-    def accuracy(self) -> Spread | None:
-        """Top-1 over seeds, percent; None before a run has finished."""
-        return Spread.of(result.accuracy for result in self.results) if self.results else None
 
 
 def read_budget(place: Path) -> list[Point]:
@@ -55,7 +43,7 @@ def read_budget(place: Path) -> list[Point]:
         about = file["about"]
         found.setdefault((about["share"], about["arm"]), []).append(entry_of(folder, about))
     keys = sorted(found, key=lambda key: (key[0], ARMS.index(key[1])))
-    return [Point(*key, tuple(sorted(found[key], key=lambda entry: int(entry.about["seed"])))) for key in keys]
+    return [Point(by_seed(found[key]), *key) for key in keys]
 
 
 def text_of(points: list[Point], place: Path) -> Text:
@@ -77,14 +65,10 @@ def text_of(points: list[Point], place: Path) -> Text:
 
 
 def _row(point: Point) -> tuple[str, ...]:
-    results, accuracy = point.results, point.accuracy
-    if accuracy is None:
-        what = "failed" if any(entry.reason for entry in point.entries) else NOTHING
-        return (f"{100 * point.share:g} %", NOTHING, point.arm, "0", what, NOTHING)
-    spread = "" if accuracy.deviation is None else f" ± {accuracy.deviation:.2f}"
-    time = Spread.of(result.latency_s for result in results).mean
-    labelled, count = str(results[0].labelled), str(len(results))
-    return (f"{100 * point.share:g} %", labelled, point.arm, count, f"{accuracy.mean:.2f}{spread}", seconds(time))
+    labelled = time = NOTHING
+    if point.latency is not None:
+        labelled, time = str(point.results[0].labelled), seconds(point.latency.mean)
+    return (f"{100 * point.share:g} %", labelled, point.arm, str(len(point.results)), accuracy_of(point), time)
 
 
 def long_form(points: list[Point]) -> str:

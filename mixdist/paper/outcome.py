@@ -37,10 +37,9 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A cell with all of its runs."""
+class Runs:
+    """Runs that differ in their seed alone."""
 
-    cell: Cell
     entries: tuple[Entry, ...]  #: by seed
 
     @property
@@ -57,6 +56,13 @@ class Row:
     def latency(self) -> Spread | None:
         """Training seconds over seeds; None before a run has finished."""
         return Spread.of(result.latency_s for result in self.results) if self.results else None
+
+
+@dataclass(frozen=True)
+class Row(Runs):
+    """A cell with all of its runs."""
+
+    cell: Cell
 
     @property
     def hardware(self) -> set[tuple[int, str]]:
@@ -113,12 +119,13 @@ def read_outcome(grid: Grid, place: Path, chosen: Iterable[Cell]) -> Outcome:
     for folder, file in cells_below(place):
         cell = Cell(**file["about"]["cell"])
         entries.setdefault(cell, []).append(entry_of(folder, file["about"]))
-    rows = (
-        Row(cell, tuple(sorted(entries[cell], key=lambda entry: int(entry.about["seed"]))))
-        for cell in grid.cells
-        if cell in entries
-    )
+    rows = (Row(by_seed(entries[cell]), cell) for cell in grid.cells if cell in entries)
     return Outcome(grid, tuple(rows))
+
+
+def by_seed(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return runs in the order of their seeds."""
+    return tuple(sorted(entries, key=lambda entry: int(entry.about["seed"])))
 
 
 def entry_of(folder: Path, about: dict[str, Any]) -> Entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mixdist.paper.outcome import Entry, Outcome, Row
+from mixdist.paper.outcome import Entry, Outcome, Row, Runs
 from mixdist.report.table import seconds
 
 SEEDS = 4  # of the paper
@@ -54,7 +54,7 @@ def _measured(outcome: Outcome) -> list[tuple[str, Callable[[Row], str]]]:
         columns += [("trained on", _trained)]
     columns += [
         ("seeds", lambda row: str(len(row.results))),
-        ("accuracy %, ours", _accuracy),
+        ("accuracy %, ours", accuracy_of),
         ("paper", lambda row: _number(row.cell.accuracy, "{:.2f}")),
         ("difference", lambda row: _number(row.difference, "{:+.2f}")),
         ("training s, ours", lambda row: NOTHING if row.latency is None else seconds(row.latency.mean)),
@@ -68,11 +68,12 @@ def _measured(outcome: Outcome) -> list[tuple[str, Callable[[Row], str]]]:
     return columns
 
 
-def _accuracy(row: Row) -> str:
-    if row.accuracy is None:
-        return "failed" if any(entry.reason for entry in row.entries) else NOTHING
-    spread = "" if row.accuracy.deviation is None else f" ± {row.accuracy.deviation:.2f}"
-    return f"{row.accuracy.mean:.2f}{spread}"
+def accuracy_of(runs: Runs) -> str:
+    """Return mean ± deviation over the finished runs, or that there is none."""
+    if runs.accuracy is None:
+        return "failed" if any(entry.reason for entry in runs.entries) else NOTHING
+    spread = "" if runs.accuracy.deviation is None else f" ± {runs.accuracy.deviation:.2f}"
+    return f"{runs.accuracy.mean:.2f}{spread}"
 
 
 def _number(value: float | None, form: str) -> str:
