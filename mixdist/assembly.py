@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from mixdist.config.schema import Config
+from mixdist.config.train_section import ParallelConfig
 from mixdist.data.open import open_feed, resident_bytes
 from mixdist.data.samples import Samples
 from mixdist.engine.checkpoint import Checkpoints, identity
@@ -18,8 +20,8 @@ from mixdist.engine.result import confusion_json, facts
 from mixdist.engine.snapshot import reconstruction_png
 from mixdist.errors import UserError
 from mixdist.files import atomic, write_text
-from mixdist.model.mixmodel import MixModel
-from mixdist.plan import Plan, epochs_of
+from mixdist.model.mixmodel import MixModel, build_model
+from mixdist.plan import Plan, epochs_of, make_plan
 from mixdist.runfolder import RunFolder
 from mixdist.tracking import PhaseInfo, RunInfo
 from mixdist.world import World
@@ -96,6 +98,20 @@ def build_trainer(
         confused=confused,
         not_finite=folder.not_finite,
     )
+
+
+def passing_trainer(config: Config, samples: Samples, folder: Path, world: World) -> Trainer:
+    """Build a run to be looked at: in a folder that goes away, under DDP, decoding no more of the set than is used."""
+    config = config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"cache": "none", "workers": 0}),
+            "run": config.run.model_copy(update={"dir": folder}),
+            "parallel": ParallelConfig(),
+        }
+    )
+    plan = make_plan(config, samples.counts, world.size)
+    model = build_model(config, samples.image_size, samples.counts.classes)
+    return build_trainer(config, samples, plan, model, RunFolder(folder), world)
 
 
 def run_info(config: Config, plan: Plan, trainer: Trainer, samples: Samples) -> RunInfo:

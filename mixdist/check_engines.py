@@ -19,7 +19,7 @@ from rich.table import Table
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mixdist.arguments import OwnOptions
-from mixdist.assembly import build_trainer
+from mixdist.assembly import passing_trainer
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
 from mixdist.config.train_section import ParallelConfig
@@ -30,9 +30,6 @@ from mixdist.engine.parity import Difference, Trained, difference, train_a_littl
 from mixdist.engine.strategies import check_strategy
 from mixdist.errors import MixdistError, UserError
 from mixdist.launchers import torchrun_names
-from mixdist.model.mixmodel import build_model
-from mixdist.plan import make_plan
-from mixdist.runfolder import RunFolder
 from mixdist.world import World, leave_together, process_group, read_world
 
 ENGINES: dict[str, dict[str, Any]] = {
@@ -110,7 +107,7 @@ def _start(options: argparse.Namespace) -> int:
 def _run(config: Config, world: World, options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         with world.together():
-            trainer = _trainer(config, world, Path(folder))
+            trainer = passing_trainer(config, find_samples(config), Path(folder), world)
         tolerance = options.tolerance or TOLERANCE.get(trainer.precision.name)
         if tolerance is None:
             raise UserError("train.precision fp16 is DDP's alone; check the engines under bf16 or fp32").everywhere()
@@ -118,21 +115,6 @@ def _run(config: Config, world: World, options: argparse.Namespace) -> int:
     if world.is_main:
         _print(plain_or_terminal(), rows, tolerance, world, options.updates)
     return 0 if all(isinstance(each, str) or each.within(tolerance) for _, _, each in rows) else 1
-
-
-def _trainer(config: Config, world: World, folder: Path) -> Trainer:
-    """Build the user's run, in a folder that goes away, and without decoding more of the set than is looked at."""
-    config = config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"cache": "none", "workers": 0}),
-            "run": config.run.model_copy(update={"dir": folder}),
-            "parallel": ParallelConfig(),
-        }
-    )
-    samples = find_samples(config)
-    plan = make_plan(config, samples.counts, world.size)
-    model = build_model(config, samples.image_size, samples.counts.classes)
-    return build_trainer(config, samples, plan, model, RunFolder(folder), world)
 
 
 Row = tuple[str, str, Difference | str]  # engine, phase, and what came out or why nothing did

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mixdist.files import atomic
@@ -67,13 +68,13 @@ def draw(plan: Plan, path: Path) -> None:
         _save(figure, path)
 
 
-def _line(axes: object, plan: Plan, group: Group, colour: str, dash: str) -> None:
+def _line(axes: Axes, plan: Plan, group: Group, colour: str, dash: str) -> None:
     label: str | None = NAMES[group]
     for phase in plan.phases:
         if drive := phase.drives.get(group):
             steps = range(phase.steps)
             at = [phase.first_step + step for step in steps]
-            axes.plot(at, [drive.lr(step) for step in steps], color=colour, linestyle=dash, label=label)  # type: ignore[attr-defined]
+            axes.plot(at, [drive.lr(step) for step in steps], color=colour, linestyle=dash, label=label)
             label = None
 
 

@@ -12,14 +12,10 @@ from time import perf_counter
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from mixdist.assembly import build_trainer
+from mixdist.assembly import passing_trainer
 from mixdist.config.schema import Config
-from mixdist.config.train_section import ParallelConfig
 from mixdist.data.samples import Samples
-from mixdist.model.mixmodel import build_model
 from mixdist.paper.passes import Pass, first_rows, open_passes, time_passes
-from mixdist.plan import make_plan
-from mixdist.runfolder import RunFolder
 from mixdist.world import World
 
 FEW, MORE = 2, 4  # rows whose activations are counted: the difference is what a row takes
@@ -39,13 +35,8 @@ class Probed:
 def probe(config: Config, samples: Samples, share: int, world: World, seconds: float) -> dict[str, Probed]:
     """Try each phase of the plan on ``share`` images a step, for about ``seconds`` in all; 0 times nothing."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as held:
-        parallel, data = ParallelConfig(), config.data.model_copy(update={"cache": "none", "workers": 0})
         train = config.train.model_copy(update={"batch": share, "micro_batch": _within(share, config)})
-        run = config.run.model_copy(update={"dir": Path(folder)})
-        config = config.model_copy(update={"data": data, "train": train, "run": run, "parallel": parallel})
-        model = build_model(config, samples.image_size, samples.counts.classes)
-        plan = make_plan(config, samples.counts)
-        trainer = build_trainer(config, samples, plan, model, RunFolder(Path(folder)), world)
+        trainer = passing_trainer(config.model_copy(update={"train": train}), samples, Path(folder), world)
         passes = open_passes(trainer, held)
         times = _time(passes, seconds) if seconds else {}
         return {each.name: _look_at(each, times.get(each.name)) for each in passes}
