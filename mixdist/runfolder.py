@@ -158,10 +158,9 @@ class RunFolder:
             self._remove_checkpoints()
             for folder in (self.hang, self.reconstructions, self.path / "tensorboard"):
                 rmtree(folder, ignore_errors=True)
-            for name in ("config.yaml", "plan.json", "task.json", "metrics.jsonl", "wandb-id.txt"):
-                (self.path / name).unlink(missing_ok=True)
+            starts = (self.config, self.plan, self.task, self.path / "metrics.jsonl", self.path / "wandb-id.txt")
             outcomes = (self.result, self.confusion, self.reconstruction, self.stopped)
-            for file in (*outcomes, self.quarantine, self.not_finite, self.error):
+            for file in (*starts, *outcomes, self.quarantine, self.not_finite, self.error):
                 file.unlink(missing_ok=True)
         if resume == "require" and all(path.suffix == ".partial" for path in self.checkpoints.glob("step-*")):
             raise UserError(f"--resume: {self.checkpoints} holds no checkpoint; leave --resume out to start the run")

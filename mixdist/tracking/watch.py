@@ -71,7 +71,7 @@ def read_info(folder: RunFolder) -> RunInfo:
     Raises:
         UserError: there is none.
     """
-    path = folder.path / "plan.json"
+    path = folder.plan
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
         phases = tuple(PhaseInfo(phase["name"], phase["epochs"], phase["steps"]) for phase in plan["phases"])

@@ -176,10 +176,7 @@ class Checkpoints:
         flush(self.folder)
 
     def _best(self) -> Path | None:
-        try:
-            path = self.folder / (self.folder / "best").read_text().strip()
-        except (OSError, ValueError):
-            return None
+        path = self.folder / self._pointed("best")
         return path if path in self._all() and path not in self._torn else None
 
     def _best_score(self) -> float:
@@ -210,16 +207,17 @@ class Checkpoints:
 
         A listing made while the run saves here may miss the one that comes, and see the one before it go.
         """
-        while name := self._latest():
+        while name := self._pointed("latest"):
             if (self.folder / name).is_dir():
                 return [self.folder / name]
-            if name == self._latest():
+            if name == self._pointed("latest"):
                 break  # someone else has removed it
         return []
 
-    def _latest(self) -> str:
+    def _pointed(self, pointer: str) -> str:
+        """Return the name that a pointer holds, empty where there is none."""
         try:
-            return (self.folder / "latest").read_text().strip()
+            return (self.folder / pointer).read_text().strip()
         except (OSError, ValueError):
             return ""
 
