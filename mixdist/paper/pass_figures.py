@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from mixdist.data.packing.summary import plain_or_terminal, print_line
-from mixdist.paper.passes import INPUT
+from mixdist.engine.passes import INPUT
 
 PAPER_S = {"ssl": 0.295, "sl": 0.248, "mix": 0.317}  # Sec. 3.2.1, seconds; no hardware, model or batch is given
 

@@ -26,12 +26,12 @@ from mixdist.config.read import read_config
 from mixdist.config.schema import Config
 from mixdist.data.samples import find_samples
 from mixdist.engine.loop import Trainer
+from mixdist.engine.passes import open_passes, time_passes
 from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.model.mixmodel import build_model
 from mixdist.paper.noise_set import pack_noise
 from mixdist.paper.pass_figures import print_figures, summarise
-from mixdist.paper.passes import open_passes, time_passes
 from mixdist.plan import make_plan
 from mixdist.runfolder import RunFolder
 from mixdist.world import World, read_world

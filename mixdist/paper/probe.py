@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixdist.engine.passes import open_passes, time_passes
 from mixdist.paper.pass_timing import make_trainer
-from mixdist.paper.passes import open_passes, time_passes
 from mixdist.world import read_world
 
 GPU_ROWS = 256  # Tables 12 and 13

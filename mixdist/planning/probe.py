@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from mixdist.assembly import passing_trainer
 from mixdist.config.schema import Config
 from mixdist.data.samples import Samples
-from mixdist.paper.passes import Pass, first_rows, open_passes, time_passes
+from mixdist.engine.passes import Pass, first_rows, open_passes, time_passes
 from mixdist.world import World
 
 FEW, MORE = 2, 4  # rows whose activations are counted: the difference is what a row takes

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tiny_run import family_config, family_model, make_trainer, make_updater, phase_of, tiny_config, tiny_set, weights
 
 from mixdist.engine.checkpoint import identity
+from mixdist.engine.passes import INPUT, open_passes
 from mixdist.engine.update import mask_noise
 from mixdist.errors import UserError
 from mixdist.model.masking import gather_patches, random_mask, scatter_patches, visible_patches
 from mixdist.model.mixmodel import build_model
 from mixdist.paper.pass_figures import summarise
-from mixdist.paper.passes import INPUT, open_passes
 
 INPUT_MASKED = {"method.ssl_masking": "input"}
 AVERAGE = {"model.options": {"depth": 2, "embed_dim": 32, "num_heads": 2, "global_pool": "avg"}}

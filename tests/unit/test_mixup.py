@@ -13,8 +13,8 @@ from tiny_run import make_trainer, tiny_config, tiny_set
 from mixdist.data.mixing import Mixup, draw_shares
 from mixdist.data.open_set import open_set
 from mixdist.data.select import noisy_labels
+from mixdist.engine.passes import first_rows
 from mixdist.objectives import classification_loss
-from mixdist.paper.passes import first_rows
 
 NOT_AUGMENTED = {"data__augment": "none", "method__mix_ratio": 0.5}
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from tiny_run import make_trainer, tiny_config, tiny_set, weights
 
+from mixdist.engine.passes import Pass, open_passes, time_passes
 from mixdist.errors import UserError
 from mixdist.paper import pass_figures, pass_timing
-from mixdist.paper.passes import Pass, open_passes, time_passes
 
 SMALL = [*launching.flags(launching.TINY_VIT), "--train.batch", "4", "--data.image_size", "8", "--train.precision=fp32"]
 
