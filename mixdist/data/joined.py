@@ -15,15 +15,10 @@ import torch
 
 from mixdist.data.batch import Statistics
 from mixdist.data.images import Asked, Images, Loaded
-from mixdist.data.order import SPAN, Order, sample_of
+from mixdist.data.order import SPAN, Order, sample_of, set_of
 from mixdist.data.stream import Stream
 from mixdist.errors import UserError
 from mixdist.keyed import Ids
-
-
-def set_of(ids: Ids, starts: Ids) -> Ids:
-    """Return the number of the set that each joined sample id is from; set k begins at ``starts[k]``."""
-    return np.searchsorted(starts, ids, side="right") - 1
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ def sample_of(visits: Ids) -> Ids:
     return visits % SPAN
 
 
+def set_of(ids: Ids, starts: Ids) -> Ids:
+    """Return the number of the set that each joined sample id is from; set k begins at ``starts[k]``."""
+    return np.searchsorted(starts, ids, side="right") - 1
+
+
 @dataclass(frozen=True)
 class Rows:
     """The rows of one micro-batch on one rank."""

@@ -16,7 +16,7 @@ from mixdist.data.bad import BadSamples
 from mixdist.data.batch import Batch, Preparation
 from mixdist.data.images import Asked, Images, Loaded, in_flight
 from mixdist.data.mixing import Mixup, draw_partners, draw_shares
-from mixdist.data.order import Order, Rows, sample_of
+from mixdist.data.order import Order, Rows, sample_of, set_of
 from mixdist.data.reading.reader import CENTRE
 from mixdist.keyed import Ids
 from mixdist.world import World
@@ -145,7 +145,7 @@ class Stream:
     def _sets(self, visits: Ids) -> torch.Tensor | None:
         if self.starts is None:
             return None
-        return self._to_device(torch.from_numpy(np.searchsorted(self.starts, sample_of(visits), side="right") - 1))
+        return self._to_device(torch.from_numpy(set_of(sample_of(visits), self.starts)))
 
     def _frames_of(self, partners: torch.Tensor, frames: int) -> torch.Tensor:
         """Bring partners to as many frames a visit as the images have: where only one of the two sets has clips."""

@@ -11,9 +11,9 @@ from packing import packed, pixels
 from PIL import Image
 from tiny_run import family_config, make_trainer, tiny_config, tiny_set, weights
 
-from mixdist.data.joined import JoinedOrder, set_of
+from mixdist.data.joined import JoinedOrder
 from mixdist.data.open_set import open_set
-from mixdist.data.order import SPAN, Order, sample_of
+from mixdist.data.order import SPAN, Order, sample_of, set_of
 from mixdist.engine.evaluate import evaluate
 from mixdist.errors import DataError
 from mixdist.objectives import classification_loss
