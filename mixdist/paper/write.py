@@ -13,13 +13,13 @@ from pathlib import Path
 from string import Template
 
 from mixdist.errors import UserError
-from mixdist.files import atomic, write_text
+from mixdist.files import write_text
 from mixdist.locks import locked
 from mixdist.paper.cells import Cell
 from mixdist.paper.figure import draw
 from mixdist.paper.outcome import Entry, Outcome
 from mixdist.paper.table import Text, text_of
-from mixdist.report.markdown import plain
+from mixdist.report.markdown import plain, table
 from mixdist.report.page import figure_card, style_sheet
 from mixdist.report.picture import Picture
 from mixdist.report.sections import html_table
@@ -90,9 +90,7 @@ def write_report(place: Path, text: Text, csv_text: str, pictures: list[Picture]
     write_text(place / "report.md", markdown(text))
     write_text(place / "report.html", page(text, pictures, entries))
     for picture in pictures:
-        write_text(place / f"{picture.name}.svg", picture.alone)
-        with atomic(place / f"{picture.name}.png") as file:
-            file.write(picture.png)
+        picture.save(place)
 
 
 def long_form(outcome: Outcome) -> str:
@@ -119,8 +117,7 @@ def _line(cell: Cell, entry: Entry) -> list[object]:
 def markdown(text: Text) -> str:
     """Return the document, with a final newline."""
     lines = [f"# {plain(text.title)}", "", *(f"**{plain(mark)}.**\n" for mark in text.marks), plain(text.shared), ""]
-    lines += [f"| {' | '.join(map(plain, text.headings))} |", f"|---{'|---:' * (len(text.headings) - 1)}|"]
-    lines += [f"| {' | '.join(map(plain, row))} |" for row in text.rows]
+    lines += table([plain(heading) for heading in text.headings], text.rows)
     lines += ["", *(f"* {plain(note)}" for note in text.notes)]
     return "\n".join(lines) + "\n"
 

@@ -161,9 +161,7 @@ def _write(path: Path, groups: list[Group], found: Found) -> None:
         files.write_text(path.with_suffix(".csv"), csv_table(groups))
         _figures(path).mkdir(exist_ok=True)
         for picture in pictures.all():
-            files.write_text(_figures(path) / f"{picture.name}.svg", picture.alone)
-            with files.atomic(_figures(path) / f"{picture.name}.png") as file:
-                file.write(picture.png)
+            picture.save(_figures(path))
     except OSError as error:
         raise UserError(
             f"--out {path} cannot be written: {error.strerror}; name a file in an existing folder"
