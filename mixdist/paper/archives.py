@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -51,7 +50,9 @@ def unpacked(source: Path, folder: Path, url: str, md5: str) -> Iterator[Path]:
     if source.is_dir():
         yield source
         return
-    if source.name == Path(urlsplit(url).path).name and (found := _md5(source)) != md5:
+    from torchvision.datasets.utils import calculate_md5  # seconds to import
+
+    if source.name == Path(urlsplit(url).path).name and (found := calculate_md5(str(source))) != md5:
         raise UserError(
             f"{source} has the MD5 checksum {found}, the official archive {md5}; download it again from {url}"
         )
@@ -91,11 +92,3 @@ def _extract(source: Path, out: Path) -> None:
         return
     with tarfile.open(source) as archive:
         archive.extractall(out, filter="data")  # nothing outside of the folder, no device, no link out
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)  # what the authors of the sets publish
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
