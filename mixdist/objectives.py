@@ -1,31 +1,24 @@
-"""ℓ_ssl, ℓ_sl and their α-weighted sum (Eq. 3), each as a sum over images and the number of images summed.
+"""ℓ_ssl, ℓ_sl and their α-weighted sum (Eq. 3), each as a sum over images.
 
-The engine adds counts over micro-batches and ranks before it divides, so that a gradient is that of the mean over
-the global batch however it was cut; a mean of means would not be. An image of weight 0 adds to neither.
+The engine adds the numbers of images over micro-batches and ranks, known on the host (`Batch.counts`), and divides by
+those, so that a gradient is that of the mean over the global batch however it was cut; a mean of means would not be.
+An image of weight 0 adds nothing.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from mixdist.data.mixing import Mixup
 
-
-@dataclass(frozen=True)
-class LossTerm:
-    """A loss as it travels."""
-
-    sum: torch.Tensor  #: float32 scalar, sum of the per-image losses
-    count: torch.Tensor  #: float32 scalar, images summed
+Count = torch.Tensor | float  # a number of images: 0-dim on a GPU, where nothing waits for it; the host's on a CPU
 
 
 def reconstruction_loss(
     reconstruction: torch.Tensor, images: torch.Tensor, where: torch.Tensor, weight: torch.Tensor
-) -> LossTerm:
-    """ℓ_ssl: mean squared error over the pixels that count, an image at a time.
+) -> torch.Tensor:
+    """Return ℓ_ssl summed over images, float32 0-dim: of each the mean squared error over the pixels that count.
 
     Args:
         reconstruction: [B, 3, S, S], any float type; computed in float32.
@@ -36,7 +29,7 @@ def reconstruction_loss(
     # What a pixel's error counts needs no gradient. Worked out apart, it halves the operations of the graph.
     values = images.shape[1] * where.sum((1, 2, 3))
     share = where * (weight / values)[:, None, None, None]
-    return LossTerm(((reconstruction.float() - images).square() * share).sum(), weight.sum())
+    return ((reconstruction.float() - images).square() * share).sum()
 
 
 def classification_loss(
@@ -45,8 +38,8 @@ def classification_loss(
     weight: torch.Tensor,
     mixup: Mixup | None = None,
     heads: torch.Tensor | None = None,
-) -> LossTerm:
-    """ℓ_sl: cross-entropy over the labelled images.
+) -> torch.Tensor:
+    """Return ℓ_sl summed over the labelled images, float32 0-dim: of each the cross-entropy.
 
     Args:
         logits: [B, classes], any float type; computed in float32.
@@ -62,7 +55,7 @@ def classification_loss(
     if mixup:
         other = F.cross_entropy(logits.float(), mixup.labels, reduction="none")
         per_image = mixup.share * per_image + (1 - mixup.share) * other
-    return LossTerm((per_image * weight).sum(), weight.sum())
+    return (per_image * weight).sum()
 
 
 def labelled_weight(labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -71,15 +64,26 @@ def labelled_weight(labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def joint_loss(
-    ssl: LossTerm | None, sl: LossTerm | None, alpha: float, ssl_count: torch.Tensor, sl_count: torch.Tensor
+    ssl: torch.Tensor | None, sl: torch.Tensor | None, alpha: float, images: Count, labelled: Count
 ) -> torch.Tensor:
-    """Return this micro-batch's part of α·ℓ_ssl + (1 − α)·ℓ_sl (Eq. 3), divided by the global batch's counts.
+    """Return this micro-batch's part of α·ℓ_ssl + (1 − α)·ℓ_sl (Eq. 3).
 
     The parts of all micro-batches and ranks add up to the loss of the global batch.
+
+    Args:
+        ssl: summed over the micro-batch, None for a head that did not run.
+        sl: likewise.
+        alpha: α.
+        images: images of the global batch, over which ℓ_ssl is the mean.
+        labelled: those of them that have a label, over which ℓ_sl is.
     """
     parts = []
     if ssl is not None:
-        parts.append(ssl.sum * (alpha / ssl_count.clamp(min=1)))
+        parts.append(ssl * (alpha / _at_least_one(images)))
     if sl is not None:
-        parts.append(sl.sum * ((1 - alpha) / sl_count.clamp(min=1)))
+        parts.append(sl * ((1 - alpha) / _at_least_one(labelled)))
     return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _at_least_one(count: Count) -> Count:
+    return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1.0)

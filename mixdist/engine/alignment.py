@@ -66,12 +66,12 @@ class Alignment:
         with update.precision.autocast(), self.rows.forward(inputs.weight, batch.whole):
             outputs = self.model(inputs.images, reconstruct=True, classify=True, noise=noise)
         found: list[torch.Tensor] = []
-        for term in loss_terms(outputs, inputs):
-            assert term is not None
+        for loss, count in zip(loss_terms(outputs, inputs), batch.counts, strict=True):
+            assert loss is not None
             # Of a mean, as in training: the range of fp16 would not hold a sum.
-            gradient = torch.autograd.grad(self.scaler.scale(term.sum / rows), layer, retain_graph=not found)
+            gradient = torch.autograd.grad(self.scaler.scale(loss / rows), layer, retain_graph=not found)
             flat = torch.cat([each.flatten() for each in gradient]).double() * rows
-            found.append(torch.cat([flat, term.count.double()[None]]))
+            found.append(torch.cat([flat, flat.new_tensor([count])]))
         return torch.stack(found)
 
 

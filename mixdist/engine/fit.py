@@ -84,7 +84,7 @@ class Probe:
         with self.precision.autocast():
             outputs = model(pixels, "reconstruct" in self.drives, "classify" in self.drives, noise)
         ssl, sl = loss_terms(outputs, Inputs(pixels, torch.zeros_like(weight, dtype=torch.int64), weight))
-        torch.autograd.backward(joint_loss(ssl, sl, 0.5, weight.sum(), weight.sum()))
+        torch.autograd.backward(joint_loss(ssl, sl, 0.5, images, images))
         del held
 
 

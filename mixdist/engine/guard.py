@@ -30,6 +30,7 @@ class _Step:
     number: int
     samples: UnderWay
     losses: torch.Tensor
+    counts: tuple[float, float]
     buffers: list[torch.Tensor]  #: copies from before the step
 
 
@@ -53,7 +54,7 @@ class Guard:
 
     def after(self, step: int, samples: UnderWay, updated: Updated) -> None:
         """Keep what the step was made of until its verdict is known."""
-        self._steps.append(_Step(step, samples, updated.losses, self._before))
+        self._steps.append(_Step(step, samples, updated.losses, updated.counts, self._before))
 
     def judge(self, verdict: Verdict) -> None:
         """Count the step; where it was left out, put the buffers back.
@@ -91,11 +92,13 @@ class Guard:
 
     def _told(self, step: _Step) -> dict[str, Any]:
         """Return this rank's part of the report; numbers that are not finite as text, which JSON has no numbers for."""
-        ssl, ssl_count, sl, sl_count = step.losses.tolist()
+        ssl, sl = (
+            repr(loss / count) if count else None for loss, count in zip(step.losses.tolist(), step.counts, strict=True)
+        )
         return {
             "rank": self.world.rank,
-            "loss_ssl": repr(ssl / ssl_count) if ssl_count else None,
-            "loss_sl": repr(sl / sl_count) if sl_count else None,
+            "loss_ssl": ssl,
+            "loss_sl": sl,
             "samples": names(step.samples, self.describe),
         }
 

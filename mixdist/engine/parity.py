@@ -19,7 +19,7 @@ from torch import Tensor
 from mixdist.data.batch import Batch
 from mixdist.engine.loop import Trainer
 from mixdist.engine.optim import State
-from mixdist.engine.update import Updater
+from mixdist.engine.update import Updated, Updater
 from mixdist.plan import Phase
 
 ROUNDING = 1e-3  # a gradient below this share of its tensor's largest is rounding
@@ -64,7 +64,7 @@ def train_a_little(trainer: Trainer, phase: Phase, updates: int) -> Trained:
         trainer.model.train()
         for step, batches in enumerate(_batches(trainer, phase, updates)):
             updated = update(batches, step)
-            losses.append(_loss(update, trainer.world.sum(updated.losses), step))
+            losses.append(_loss(update, updated, step))
             norms.append(float(updated.stepped.norm))
             applied.append(bool(updated.stepped.applied))
         strategy.publish()
@@ -87,8 +87,9 @@ def _batches(trainer: Trainer, phase: Phase, updates: int) -> Iterator[list[Batc
             yield next(stream)
 
 
-def _loss(update: Updater, sums: Tensor, step: int) -> float:
-    ssl, images, sl, labelled = sums.tolist()
+def _loss(update: Updater, updated: Updated, step: int) -> float:
+    own = torch.cat([updated.losses, updated.losses.new_tensor(updated.counts)])
+    ssl, sl, images, labelled = update.world.sum(own).tolist()
     alpha = update.phase.alpha.at(step, update.phase.steps)
     return float(alpha * ssl / max(images, 1) + (1 - alpha) * sl / max(labelled, 1))
 

@@ -13,7 +13,7 @@ from mixdist.engine.precision import Precision
 from mixdist.engine.strategy import Stepped, Strategy
 from mixdist.keyed import make_key, uniform
 from mixdist.model.mixmodel import Outputs
-from mixdist.objectives import LossTerm, classification_loss, joint_loss, reconstruction_loss
+from mixdist.objectives import Count, classification_loss, joint_loss, reconstruction_loss
 from mixdist.plan import Phase
 from mixdist.world import World
 
@@ -24,7 +24,8 @@ Votes = tuple[bool, bool]  # what this rank asks for at the next border between 
 class Updated:
     """What one update leaves, still on the device; nothing waits for it."""
 
-    losses: torch.Tensor  #: [ssl sum, ssl count, sl sum, sl count] of this rank
+    losses: torch.Tensor  #: [ℓ_ssl, ℓ_sl], each summed over this rank's images; 0 for a head that did not run
+    counts: tuple[float, float]  #: images that each of them is summed over
     votes: torch.Tensor  #: [ranks that ask to stop, ranks that ask to save]
     stepped: Stepped
 
@@ -55,13 +56,16 @@ class Updater:
         self.strategy.optimiser.set_rates(step - skipped)
         self.seed(step)
         heartbeat.beat("agree")
-        counts = self._over_ranks(batches, votes)
+        images, labelled = (sum(column) for column in zip(*(batch.counts for batch in batches), strict=True))
+        agreed = self._over_ranks(images, labelled, votes)
+        counts = agreed[:2] if agreed.device.type == "cuda" else agreed[:2].tolist()
         losses = []
         for number, batch in enumerate(batches, 1):
             with self.strategy.micro_batch(last=number == len(batches)):
-                losses.append(self._backward(batch, step, counts))
+                losses.append(self._backward(batch, step, *counts))
         heartbeat.beat("optim")
-        return Updated(sum(losses[1:], start=losses[0]), counts[2:], self.strategy.step())
+        own = images if "reconstruct" in self.phase.drives else 0, labelled if "classify" in self.phase.drives else 0
+        return Updated(sum(losses[1:], start=losses[0]), own, agreed[2:], self.strategy.step())
 
     def seed(self, step: int) -> None:
         """Seed what a timm model draws from torch's generator (dropout, drop-path) in 0-based ``step`` of the phase.
@@ -72,16 +76,15 @@ class Updater:
         run_step = self.phase.first_step + step
         seed_device(make_key(self.prepare.seed, "model", run_step, self.world.rank) >> 1, self.world.device)
 
-    def _over_ranks(self, batches: list[Batch], votes: Votes) -> torch.Tensor:
-        """Return [images, labelled images, votes to stop, votes to save] over all ranks and micro-batches."""
-        images, labelled = (sum(column) for column in zip(*(batch.counts for batch in batches), strict=True))
+    def _over_ranks(self, images: float, labelled: float, votes: Votes) -> torch.Tensor:
+        """Return [images, labelled images, votes to stop, votes to save] over all ranks."""
         own = torch.tensor([images, labelled, *votes], dtype=torch.float32)
         if self.world.device.type == "cuda":
             own = own.pin_memory().to(self.world.device, non_blocking=True)
         return self.world.sum(own)
 
-    def _backward(self, batch: Batch, step: int, counts: torch.Tensor) -> torch.Tensor:
-        """Add a micro-batch's gradient; return its [ssl sum, ssl count, sl sum, sl count]."""
+    def _backward(self, batch: Batch, step: int, images: Count, labelled: Count) -> torch.Tensor:
+        """Add a micro-batch's gradient; return its [ℓ_ssl, ℓ_sl], summed over images."""
         heartbeat.beat("forward")
         inputs = self.prepare(batch)
         with self.precision.autocast(), self.rows.forward(inputs.weight, batch.whole):
@@ -94,10 +97,8 @@ class Updater:
             )
         ssl, sl = loss_terms(outputs, inputs)
         heartbeat.beat("backward")
-        self.strategy.backward(joint_loss(ssl, sl, self.phase.alpha.at(step, self.phase.steps), counts[0], counts[1]))
-        nothing = (self.zero, self.zero)
-        terms = [value for term in (ssl, sl) for value in ((term.sum.detach(), term.count) if term else nothing)]
-        return torch.stack(terms)
+        self.strategy.backward(joint_loss(ssl, sl, self.phase.alpha.at(step, self.phase.steps), images, labelled))
+        return torch.stack([self.zero if loss is None else loss.detach() for loss in (ssl, sl)])
 
 
 def mask_noise(seed: int, batch: Batch, width: int, device: torch.device) -> torch.Tensor | None:
@@ -108,8 +109,8 @@ def mask_noise(seed: int, batch: Batch, width: int, device: torch.device) -> tor
     return torch.from_numpy(drawn).to(device, non_blocking=True)
 
 
-def loss_terms(outputs: Outputs, inputs: Inputs) -> tuple[LossTerm | None, LossTerm | None]:
-    """Return (ℓ_ssl, ℓ_sl) of a micro-batch, None for a head that did not run."""
+def loss_terms(outputs: Outputs, inputs: Inputs) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return (ℓ_ssl, ℓ_sl), summed over the images of a micro-batch; None for a head that did not run."""
     ssl = sl = None
     if outputs.reconstruction is not None and outputs.where is not None:
         ssl = reconstruction_loss(outputs.reconstruction, inputs.images, outputs.where, inputs.weight)

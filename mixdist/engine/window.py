@@ -38,6 +38,7 @@ class Window:
     def __init__(self, world: World) -> None:
         self._world = world
         self._losses: list[torch.Tensor] = []
+        self._counts: list[tuple[float, float]] = []
         self._grad_norm = torch.zeros(())
         self._steps = self._images = 0
         self._waited = self._left_out = 0.0
@@ -64,15 +65,17 @@ class Window:
     def add(self, updated: Updated, images: int) -> None:
         """Count one update over ``images`` images of all ranks."""
         self._losses.append(updated.losses)
+        self._counts.append(updated.counts)
         self._grad_norm = updated.stepped.norm
         self._steps += 1
         self._images += images
 
     def close(self) -> Measured:
         """Sum over ranks and wait for the device; losses that are not finite stay out of the means."""
-        losses = torch.stack(self._losses).double()  # [steps, 4]
+        losses = torch.stack(self._losses).double()  # [steps, 2]
         finite = losses.isfinite().all(1, keepdim=True)
-        ssl, ssl_count, sl, sl_count = self._world.sum(losses.where(finite, 0).sum(0)).tolist()
+        both = torch.cat([losses, losses.new_tensor(self._counts)], 1)
+        ssl, sl, ssl_count, sl_count = self._world.sum(both.where(finite, 0).sum(0)).tolist()
         norm = float(self._grad_norm)
         seconds = time.perf_counter() - self._start - self._left_out
         return Measured(

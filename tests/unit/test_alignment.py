@@ -59,8 +59,8 @@ def gradients_by_hand(trainer):
     outputs = trainer.model.train()(inputs.images, reconstruct=True, classify=True, noise=noise)
     layer = [trainer.model.get_parameter(name) for name in trainer.alignment.layer]
     return [
-        torch.cat([g.flatten() for g in torch.autograd.grad(term.sum / term.count, layer, retain_graph=True)])
-        for term in loss_terms(outputs, inputs)
+        torch.cat([g.flatten() for g in torch.autograd.grad(loss / count, layer, retain_graph=True)])
+        for loss, count in zip(loss_terms(outputs, inputs), batch.counts, strict=True)
     ]
 
 
