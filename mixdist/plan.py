@@ -104,7 +104,8 @@ def make_plan(config: Config, counts: Counts, world_size: int = 1) -> Plan:
     """
     epochs = epochs_of(config.method)
     _check(config, counts, epochs, world_size)
-    samples = {"ssl": counts.ssl, "mix": counts.sl, "sl": counts.sl}
+    mixed = counts.ssl if config.method.mix_samples == "all" else counts.sl
+    samples = {"ssl": counts.ssl, "mix": mixed, "sl": counts.sl}
     steps = {name: epochs[name] * math.ceil(samples[name] / config.train.batch) for name in epochs}
     notes: list[str] = []
     drives = _drives(config, epochs, steps, notes)

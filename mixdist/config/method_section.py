@@ -25,6 +25,11 @@ class MethodConfig(Section):
     input_ratio: float = Field(
         0.5, ge=0, le=1, description="λ of Eq. 2, share of x_sl in x_mix, where D_ssl and D_sl differ"
     )
+    mix_samples: Literal["labelled", "all"] = Field(
+        "labelled",
+        description="images of a MIX epoch. labelled: those of D_sl, as in the paper; all: the whole of D_ssl, where "
+        "that is the same set, and the classification loss over those with a label, beyond the paper (docs/mix-all.md)",
+    )
     mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of patch features masked before the MAE decoder")
     ssl_masking: Literal["feature", "input"] = Field(
         "feature",

@@ -39,12 +39,29 @@ class Config(Section):
         if self.train.mixup and self.data.tasks:
             raise ValueError("train.mixup mixes labels of one set; leave it off, or train without data.tasks")
         method = self.method
+        if method.mix_samples == "all":
+            self._check_mix_of_all()
         if method.loss_ratio_schedule != "constant" and method.loss_ratio_start == method.loss_ratio_end:
             raise ValueError(
                 f"method.loss_ratio_schedule '{method.loss_ratio_schedule}' anneals from {method.loss_ratio_start} "
                 f"to itself; use 'constant' with method.loss_ratio, or another method.loss_ratio_end"
             )
         return self
+
+    def _check_mix_of_all(self) -> None:
+        """Refuse what leaves MIX over all images without a meaning."""
+        data = self.data
+        for name, asked in (
+            ("data.ssl", data.ssl is not None and data.ssl != data.sl),
+            ("data.ssl_only_unlabelled", data.ssl_only_unlabelled),
+            ("data.balanced", data.balanced),
+            ("data.tasks", bool(data.tasks)),
+        ):
+            if asked:
+                raise ValueError(
+                    f"method.mix_samples all takes its images from data.sl, labelled or not, each once an epoch, which "
+                    f"{name} contradicts; leave {name} out, or use method.mix_samples labelled"
+                )
 
     @property
     def ssl_set(self) -> str:

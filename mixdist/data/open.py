@@ -45,11 +45,12 @@ def open_feed(
         DataError: a shard that cannot be read, or no test split for a supervised arm.
     """
     epochs = epochs_of(config.method)
-    mixes = bool(epochs["mix"]) and not samples.same and config.method.input_ratio < 1
+    of_all = bool(epochs["mix"]) and config.method.mix_samples == "all"
+    mixes = bool(epochs["mix"]) and not (samples.same or of_all) and config.method.input_ratio < 1
     micro_batch = fitted if config.train.micro_batch == "auto" else config.train.micro_batch
     opener = Opener(config, samples, world, micro_batch, mixes, _bad_samples(config, samples, quarantine), [])
     train: dict[PhaseName, Stream] = {}
-    ssl_images = opener.images(samples.ssl, "train", samples.ssl_ids) if epochs["ssl"] or mixes else None
+    ssl_images = opener.images(samples.ssl, "train", samples.ssl_ids) if epochs["ssl"] or mixes or of_all else None
     if epochs["ssl"] and ssl_images:
         train["ssl"] = opener.stream("ssl", samples.ssl, samples.ssl_ids, ssl_images)
     # Of one set, the labelled samples are there already, unless SSL sees only the others.
@@ -62,7 +63,7 @@ def open_feed(
     partners = Partners(ssl_images, samples.ssl_ids) if mixes and ssl_images else None
     beside = [opener.images(task.packed, "train", task.ids) for task in samples.tasks]
     if epochs["mix"]:
-        train["mix"] = opener.supervised(sl_images, beside, partners)
+        train["mix"] = opener.mixed(sl_images) if of_all else opener.supervised(sl_images, beside, partners)
     if epochs["sl"]:
         mixup = config.train.mixup
         others = Partners(sl_images, samples.sl_ids, mixup) if mixup else None

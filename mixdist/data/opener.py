@@ -112,6 +112,13 @@ class Opener:
         order = self._ordered(stream.order, split, labels if config.data.balanced and purpose != "ssl" else None)
         return replace(stream, labels=labels, order=order, describe=split.describe, approach=self._approach(split))
 
+    def mixed(self, images: Images) -> Stream:
+        """Return the stream of MIX over all samples of one set, of which those of D_sl have a label."""
+        stream = self.stream("mix", self.samples.sl, self.samples.ssl_ids, images)
+        labels = np.full_like(stream.labels, UNLABELLED)
+        labels[self.samples.sl_ids] = stream.labels[self.samples.sl_ids]
+        return replace(stream, labels=labels)
+
     def supervised(self, images: Images, beside: list[Images], partners: Partners | None) -> Stream:
         """Return the stream of MIX or SL: over D_sl, joined with the sets beside it where there are any."""
         samples = self.samples

@@ -28,7 +28,14 @@ _NOT_COMPARED = (
     "data.workers",
 )
 # Settings that an arm never reads (mixdist/plan.py), so that runs which differ only in them are equal.
-_MIX_ONLY = ("method.mix_ratio", "method.loss_ratio", "method.input_ratio", "optim.mix_schedule", "optim.carry_")
+_MIX_ONLY = (
+    "method.mix_ratio",
+    "method.mix_samples",
+    "method.loss_ratio",
+    "method.input_ratio",
+    "optim.mix_schedule",
+    "optim.carry_",
+)
 _SSL_ONLY = ("method.ssl_epochs", "method.mask_ratio", "model.decoder_", "optim.ssl.", "data.ssl")
 _UNREAD = {"sl": (*_MIX_ONLY, *_SSL_ONLY), "ssl+sl": _MIX_ONLY, "mixtraining": ()}
 _HARDWARE = ("device", "world_size")

@@ -32,6 +32,7 @@ LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is tr
 ADDED_KEYS = (  # settings that came after the first checkpoints: left at their default, they are what was before them
     "train.mixup",
     "method.ssl_masking",
+    "method.mix_samples",
     "data.tasks",
 )
 
