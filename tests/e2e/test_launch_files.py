@@ -8,14 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kubeflow_trainer_api.models
 import pytest
 import yaml
 from launching import environment, run
+from pydantic import ValidationError
 
 from mixdist.config.read import read_config
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+TRAINJOB = ROOT / "launch/kubernetes/trainjob.yaml"
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch"), *ROOT.glob("tests/*.sh"), ROOT / ".ci/run"])
 MODEL = [
     "--model.patch_size=4",
@@ -80,12 +83,67 @@ def test_a_plain_job_fits_the_schemas_of_kubernetes():
     check_pod(job["spec"]["template"]["spec"])
 
 
-def test_the_pod_of_a_trainjob_fits_the_schemas_of_kubernetes(tmp_path):
-    # The schemas of Kubeflow's own kinds are on a cluster that has them; the pod inside is Kubernetes' own.
-    runtime, job = documents(ROOT / "launch/kubernetes/trainjob.yaml")
-    pod = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-    check_pod(pod)
+def test_a_trainjob_and_its_runtime_fit_the_schemas_of_kubeflow():
+    runtime, job = documents(TRAINJOB)
+    for document in (runtime, job):
+        assert not unknown_fields(document, by_kubeflow(document))
     assert job["spec"]["runtimeRef"] == {"kind": runtime["kind"], "name": runtime["metadata"]["name"]}
+    check_pod(pod_of(runtime))
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "field"),
+    [
+        (0, ["mlPolicy", "torch"], "numProcPerNode"),
+        (0, ["template", "spec", "replicatedJobs", 0, "template", "spec", "template", "spec", "containers", 0], "gpus"),
+        (1, ["trainer"], "numProcsPerNode"),
+        (1, ["runtimeRef"], "namespace"),
+    ],
+)
+def test_a_field_that_kubeflow_does_not_know_is_found(kind, place, field):
+    document = documents(TRAINJOB)[kind]
+    inner = document["spec"]
+    for step in place:
+        inner = inner[step]
+    inner[field] = 8
+    (found,) = unknown_fields(document, by_kubeflow(document))
+    assert found == ".".join(["spec", *map(str, place), field])
+
+
+def test_a_value_that_kubeflow_does_not_take_is_refused():
+    _, job = documents(TRAINJOB)
+    job["spec"]["trainer"]["numNodes"] = "two"
+    with pytest.raises(ValidationError, match="numNodes"):
+        by_kubeflow(job)
+
+
+def by_kubeflow(document):
+    """Return a manifest as Kubeflow's own models read and write it: without what they do not know."""
+    assert document["apiVersion"] == "trainer.kubeflow.org/v1alpha1"
+    return getattr(kubeflow_trainer_api.models, f"TrainerV1alpha1{document['kind']}").from_dict(document).to_dict()
+
+
+def unknown_fields(given, kept, place=""):
+    """Return the places of what is in a manifest and not in what was kept of it; values have to be the same."""
+    if isinstance(given, dict):
+        missing = [f"{place}{name}" for name in given if name not in kept]
+        inner = [(given[name], kept[name], f"{place}{name}.") for name in given if name in kept]
+    elif isinstance(given, list):
+        missing = []
+        inner = [(*pair, f"{place}{row}.") for row, pair in enumerate(zip(given, kept, strict=True))]
+    else:
+        assert given == kept, place
+        return []
+    return missing + [found for each in inner for found in unknown_fields(*each)]
+
+
+def pod_of(runtime):
+    return runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+
+
+def test_the_pod_of_a_trainjob_fits_the_schemas_of_kubernetes(tmp_path):
+    # Kubeflow's models know the fields of a pod; these know also which values they take.
+    pod = pod_of(documents(TRAINJOB)[0])
     whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "node"}, "spec": {**pod, "restartPolicy": "Never"}}
     (tmp_path / "pod.yaml").write_text(yaml.safe_dump(whole))
     command = [BIN / "kubernetes-validate", "--strict", tmp_path / "pod.yaml"]
