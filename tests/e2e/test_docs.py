@@ -14,37 +14,25 @@ from pathlib import Path
 
 import pytest
 import yaml
+from shown import PAGES, ROOT, commands_of, extras_of, inline_commands_of
 
 from mixdist.cli import COMMANDS, main
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = {"mixdist.train": ["train"]}
 
 
-def blocks(page: Path) -> list[str]:
-    """Return the commands of a page's shell blocks, one a line, without comments and line continuations."""
-    found = re.findall(
-        r"^```(?:sh|bash|console)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
-    lines = "\n".join(found).replace("\\\n", " ").splitlines()
-    return [line.removeprefix("$ ").split("  #")[0].strip() for line in lines]
-
-
 def commands() -> list[tuple[str, list[str]]]:
-    """Return (page, words) of everything that starts mixdist."""
+    """Return (page, words) of everything that starts mixdist, in blocks and in the text."""
     found = []
     for page in PAGES:
-        for line in blocks(page):
-            match = re.match(r"(?:[A-Z_]+=\S+ )*(mixdist|python -m|torchrun)\b.*", line)
-            if match:
-                words = shlex.split(line)
-                words = words[next(place for place, word in enumerate(words) if "=" not in word) :]
-                if words[0] == "mixdist":
-                    found.append((page.name, words[1:]))
-                elif "-m" in words and words[words.index("-m") + 1] in MODULES:
-                    module = words.index("-m") + 1
-                    found.append((page.name, [*MODULES[words[module]], *words[module + 1 :]]))
+        for line in [*commands_of(page), *inline_commands_of(page)]:
+            words = shlex.split(line)
+            words = words[next(place for place, word in enumerate(words) if "=" not in word) :]
+            if words[0] == "mixdist":
+                found.append((page.name, words[1:]))
+            elif "-m" in words and words[words.index("-m") + 1] in MODULES:
+                module = words.index("-m") + 1
+                found.append((page.name, [*MODULES[words[module]], *words[module + 1 :]]))
     return found
 
 
@@ -58,7 +46,7 @@ def help_of(*names: str) -> str:
 
 
 def test_there_are_commands_to_check():
-    assert len(commands()) > 25
+    assert len(commands()) > 100
 
 
 @pytest.mark.parametrize(
@@ -69,8 +57,17 @@ def test_a_command_of_the_docs_exists_with_its_flags(page, words):
     assert name or words[0].startswith("-"), f"{page}: mixdist {words[0]}"
     own, _, settings = " ".join(words).partition(" -- ")  # of a grid: settings of its runs
     for text, given in ((help_of(*(name or "").split()), own), (help_of("train"), settings)):
-        flags = {word.split("=")[0] for word in given.split() if word.startswith("--")}
+        flags = set(re.findall(r"(?<![^\s\[])--[\w.-]+", given))  # a synopsis has brackets around some
+        flags -= {"--section.key"}  # which stands for all settings
         assert flags <= set(re.findall(r"--[\w.-]+", text)), f"{page}: {' '.join(words)}"
+
+
+def test_extras_that_pages_install_are_there():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^\[project.optional-dependencies\]\n(.*?)^\[", text, re.MULTILINE | re.DOTALL)
+    known = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE))
+    for page in PAGES:
+        assert extras_of(page) <= known, page.name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

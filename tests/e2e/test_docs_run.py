@@ -1,0 +1,104 @@
+"""The commands of the README and the docs are run, page by page, on small data; those left out have a proof."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import shown_sandbox
+from launching import environment
+from shown import COMMAND, PAGES, ROOT, blocks_of, commands_of
+from shown_rules import APPENDED, NOT_RUN, REPLACED, as_run, left_out
+
+from mixdist.cli import main
+
+BIN = Path(sys.executable).parent
+MINUTES = {"README.md", "distributed.md", "own-images.md", "reproduce.md"}  # start processes of their own
+SHOWN = [command for page in PAGES for command in commands_of(page)]
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shown")
+    with pytest.MonkeyPatch.context() as patch:
+        move_to(folder, patch)
+        shown_sandbox.furnish()
+    return folder
+
+
+@pytest.fixture
+def sandbox(furnished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the furnished folder, as the working folder."""
+    folder = tmp_path / "sandbox"
+    shutil.copytree(furnished, folder)
+    move_to(folder, monkeypatch)
+    return folder
+
+
+def move_to(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Make a folder the working folder, in the environment of a user who has activated the tests' own."""
+    patch.chdir(folder)
+    own = {**environment(), "PATH": f"{BIN}:{environment()['PATH']}", "WANDB_MODE": "disabled"}
+    for name in os.environ.keys() - own.keys():
+        patch.delenv(name)
+    for name, value in own.items():
+        patch.setenv(name, value)
+
+
+def pages_with_commands() -> list:
+    marks = {name: [pytest.mark.minutes, pytest.mark.distributed] for name in MINUTES}
+    shown = [page for page in PAGES if any(block.commands or block.language == "python" for block in blocks_of(page))]
+    return [pytest.param(page, id=page.name, marks=marks.get(page.name, pytest.mark.slow)) for page in shown]
+
+
+@pytest.mark.parametrize("page", pages_with_commands())
+def test_every_command_of_a_page_runs(page: Path, sandbox: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for block in blocks_of(page):
+        if block.file:
+            (sandbox / block.file).write_text(block.text)
+        elif block.language == "python":
+            exec(block.text, {"content": (sandbox / "clip.mp4").read_bytes()})
+        for command in block.commands:
+            if left_out(command) or (page != PAGES[0] and command in commands_of(PAGES[0])):
+                continue
+            ran = as_run(command, bin=BIN, port=free_port())
+            code = start(ran)
+            assert code == 0, f"{page.name}:{block.line}: {command}\nrun as: {ran}\n{''.join(capfd.readouterr())}"
+
+
+def start(command: str) -> int:
+    """Run a command and return its exit code: mixdist's own in this process, which saves imports, others in a shell."""
+    own = re.sub(r"^python -m mixdist\.train\b", "mixdist train", command)
+    if own.startswith("mixdist "):
+        return main(shlex.split(own)[1:])
+    return subprocess.run(["bash", "-c", command], check=False, timeout=300).returncode
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_a_block_that_begins_with_a_command_is_marked_as_one_of_a_shell() -> None:
+    for page in PAGES:
+        for block in blocks_of(page):
+            bare = block.text.lstrip("# \n")
+            assert block.commands or not COMMAND.match(bare), f"{page.name}:{block.line}: give it the language sh"
+
+
+def test_each_rule_fits_a_command_and_each_proof_is_there() -> None:
+    for rule in (*APPENDED, *NOT_RUN):
+        assert any(re.search(rule.pattern, command) for command in SHOWN), rule
+    for rule in REPLACED:
+        assert any(re.search(rule.pattern, as_run(command)) or re.search(rule.pattern, command) for command in SHOWN), (
+            rule
+        )
+    for rule in NOT_RUN:
+        assert (ROOT / rule.proof).is_file(), rule
