@@ -1,8 +1,7 @@
-"""launch/ and docker/: the scripts run for real and lint clean; manifests and images hold what they name."""
+"""launch/: the scripts run for real and lint clean; manifests fit the schemas of Kubernetes and Kubeflow."""
 
 from __future__ import annotations
 
-import re
 import socket
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import kubeflow_trainer_api.models
 import pytest
 import yaml
-from launching import environment, run
+from launching import environment
 from pydantic import ValidationError
 
 from mixdist.config.read import read_config
@@ -37,41 +36,6 @@ def documents(path: Path) -> list[dict]:
 def test_scripts_are_clean_to_shellcheck(script):
     done = subprocess.run([BIN / "shellcheck", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-
-
-def test_the_dockerfile_is_clean_to_hadolint():
-    done = subprocess.run([BIN / "hadolint", ROOT / "docker/Dockerfile"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-
-
-def test_what_the_image_copies_is_there_and_let_through_by_the_ignore_file():
-    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "docker/Dockerfile").read_text(), re.MULTILINE)
-    sources = [source for copy in copies for source in copy.split()]
-    assert len(sources) >= 7
-    for source in sources:
-        assert (ROOT / source).exists(), source
-        assert any(source == one or source.startswith(f"{one}/") for one in allowed), source
-
-
-def test_the_image_names_commands_that_exist():
-    text = (ROOT / "docker/Dockerfile").read_text()
-    scripts = re.search(r"\[project.scripts\]\n(\w+) =", (ROOT / "pyproject.toml").read_text())
-    commands = re.findall(r'CMD \["(\w+)", "(\S+?)"', text)
-    assert commands == [("mixdist", "doctor"), ("mixdist", "--help")]
-    assert scripts is not None
-    assert scripts[1] == "mixdist"
-    for _, argument in commands:
-        assert run([str(BIN / "mixdist"), argument, *(["--help"] if argument == "doctor" else [])], ROOT).code == 0
-    assert re.search(r"^FROM \S+:\d+\.\d+\.\d+\S* AS build$", text, re.MULTILINE), "an exact tag"
-    assert "\nUSER 1000\n" in text
-
-
-def test_compose_gives_shared_memory_gpus_and_an_entry_that_the_image_has():
-    (service,) = documents(ROOT / "docker/compose.yaml")[0]["services"].values()
-    assert (ROOT / service["entrypoint"][0].removeprefix("/opt/mixdist/")).is_file()
-    assert service["shm_size"] == "8g"
-    assert service["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
 
 
 def test_a_plain_job_fits_the_schemas_of_kubernetes():
