@@ -56,6 +56,14 @@ def inline_commands_of(page: Path) -> list[str]:
     return [span for span in spans if COMMAND.match(span)]
 
 
+def is_whole(command: str) -> bool:
+    """Return whether a command could be typed as it stands: not a name alone, nothing to be filled in or chosen."""
+    words = command.split()
+    name = 3 if words[:2] == ["python", "-m"] else 1
+    more = [word for word in words[name:] if not re.fullmatch(r"[a-z-]+", word)] if name == 1 else words[name:]
+    return bool(more) and not re.search(r"\||…|(?<![\w.])[A-Z]+\b", " ".join(words))
+
+
 def extras_of(page: Path) -> set[str]:
     """Return the extras of mixdist that a page says to install."""
     named = re.findall(r"mixdist\[([\w,]+)\]", page.read_text(encoding="utf-8"))

@@ -57,7 +57,10 @@ APPENDED = [
     Appended(r"pass-timing", "--rounds 1 --steps 1 --threads 1 --train.batch 2", "rounds"),
     Appended(r"pass-timing(?!.*(--config|resnet18))", SMALL_VIT, "a small model"),
     Appended(r"pass-timing.*resnet18", SMALL_RESNET, "a small model"),
-    Appended(r"reproduce table2", f"--seeds 0 --scale 0.02 -- {SMALL_RESNET}", "seeds, epochs, a small model"),
+    Appended(
+        r"reproduce table2(?!.* -- )", f"--seeds 0 --scale 0.02 -- {SMALL_RESNET}", "seeds, epochs, a small model"
+    ),
+    Appended(r"reproduce table2.* -- ", SMALL_RESNET, "a small model"),
     Appended(r"label-budget", "--share 1 --seeds 0 --arm sl ssl+sl", "18 runs and more"),
     Appended(r"check engines", "--updates 1", "updates"),
     Appended(r"mixdist doctor", "--timeout 120", "two ranks that start on a machine busy with other tests"),
@@ -81,6 +84,8 @@ REPLACED = [
     Replaced(r"--method\.arm ARM", "--method.arm ssl+sl", "a name to fill in"),
     Replaced(r"MASKING", "input", "a name to fill in"),
     Replaced(r"--seed SEED", "--seed 1", "a name to fill in"),
+    Replaced(r"--seeds 0 -- ", "--seeds 0 --scale 0.02 -- ", "epochs"),
+    Replaced(r"profile_step --steps 4", "profile_step --steps 1", "minutes"),
     Replaced(r"--cases 5000", "--cases 1", "minutes"),
 ]
 NOT_RUN = [
@@ -89,6 +94,9 @@ NOT_RUN = [
     NotRun(r"^mixdist pack torchvision:\w+ .*--download", "a download", "tests/unit/test_pack_torchvision.py"),
     NotRun(r"^mixdist compare .*--wandb", "a login", "tests/e2e/test_wandb_report.py"),
     NotRun(r"^mixdist sync", "a login", "tests/e2e/test_wandb_server.py"),
+    NotRun(r"^mixdist reproduce table4", "two sets, of 110,000 and 60,000 images", "tests/e2e/test_reproduce.py"),
+    NotRun(r"^docker", "a Docker engine", "tests/e2e/test_docker.py"),
+    NotRun(r"^sbatch --array", "a cluster", "tests/e2e/test_reproduce_slurm.py"),
     NotRun(r"^srun", "a cluster", "tests/distributed/test_slurm.py"),
     NotRun(r"^mpirun", "an MPI", "tests/unit/test_launchers.py"),
 ]

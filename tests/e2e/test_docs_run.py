@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import shown_sandbox
 from launching import environment
-from shown import COMMAND, PAGES, ROOT, blocks_of, commands_of
+from shown import COMMAND, PAGES, ROOT, blocks_of, commands_of, inline_commands_of, is_whole
 from shown_rules import APPENDED, NOT_RUN, REPLACED, as_run, left_out
 
 from mixdist.cli import main
+from mixdist.config.read import read_config
 
 BIN = Path(sys.executable).parent
-MINUTES = {"README.md", "distributed.md", "own-images.md", "reproduce.md"}  # start processes of their own
-SHOWN = [command for page in PAGES for command in commands_of(page)]
+MINUTES = {"README.md", "distributed.md", "own-images.md", "performance.md", "reproduce.md", "results.md"}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,15 @@ def move_to(folder: Path, patch: pytest.MonkeyPatch) -> None:
         patch.setenv(name, value)
 
 
+def whole_commands_of(page: Path) -> list[str]:
+    """Return the commands of a page, in blocks and then in its text; those of the README are run as its own."""
+    found = [*commands_of(page), *filter(is_whole, inline_commands_of(page))]
+    return found if page == PAGES[0] else [each for each in found if each not in commands_of(PAGES[0])]
+
+
 def pages_with_commands() -> list:
     marks = {name: [pytest.mark.minutes, pytest.mark.distributed] for name in MINUTES}
-    shown = [page for page in PAGES if any(block.commands or block.language == "python" for block in blocks_of(page))]
+    shown = [page for page in PAGES if whole_commands_of(page)]
     return [pytest.param(page, id=page.name, marks=marks.get(page.name, pytest.mark.slow)) for page in shown]
 
 
@@ -63,14 +69,22 @@ def test_every_command_of_a_page_runs(page: Path, sandbox: Path, capfd: pytest.C
     for block in blocks_of(page):
         if block.file:
             (sandbox / block.file).write_text(block.text)
-        elif block.language == "python":
-            exec(block.text, {"content": (sandbox / "clip.mp4").read_bytes()})
-        for command in block.commands:
-            if left_out(command) or (page != PAGES[0] and command in commands_of(PAGES[0])):
-                continue
+    for command in whole_commands_of(page):
+        if left_out(command) is None:
             ran = as_run(command, bin=BIN, port=free_port())
             code = start(ran)
-            assert code == 0, f"{page.name}:{block.line}: {command}\nrun as: {ran}\n{''.join(capfd.readouterr())}"
+            assert code == 0, f"{page.name}: {command}\nrun as: {ran}\n{''.join(capfd.readouterr())}"
+
+
+@pytest.mark.slow
+def test_code_and_settings_that_pages_show_are_taken(sandbox: Path) -> None:
+    for page in PAGES:
+        for block in blocks_of(page):
+            if block.language == "yaml":
+                (sandbox / "shown.yaml").write_text(block.text)
+                read_config(["--config", "shown.yaml"])
+            elif block.language == "python" and not block.file:  # a file's code is run by the page's own command
+                exec(block.text, {"content": (sandbox / "clip.mp4").read_bytes()})
 
 
 def start(command: str) -> int:
@@ -94,10 +108,11 @@ def test_a_block_that_begins_with_a_command_is_marked_as_one_of_a_shell() -> Non
 
 
 def test_each_rule_fits_a_command_and_each_proof_is_there() -> None:
+    shown = [command for page in PAGES for command in whole_commands_of(page)]
     for rule in (*APPENDED, *NOT_RUN):
-        assert any(re.search(rule.pattern, command) for command in SHOWN), rule
+        assert any(re.search(rule.pattern, command) for command in shown), rule
     for rule in REPLACED:
-        assert any(re.search(rule.pattern, as_run(command)) or re.search(rule.pattern, command) for command in SHOWN), (
+        assert any(re.search(rule.pattern, as_run(command)) or re.search(rule.pattern, command) for command in shown), (
             rule
         )
     for rule in NOT_RUN:
