@@ -1,6 +1,6 @@
 """How commands of the pages are run here: what is made small, what cannot be literal, and what is not run.
 
-Commands run as they are printed but for the rules below; the first that fit, in this order. What they name (data/mine,
+Commands run as they are printed but for the rules below: all that fit, in this order. What they name (data/mine,
 configs/quickstart.yaml, runs/digits, ...) is in the sandbox, with few images, epochs and weights (shown_sandbox.py).
 """
 
