@@ -68,12 +68,8 @@ class Run:
         path = self.world.from_main(path)
         if path is None:
             return False
-        parts = self.checkpoints.load(path)
-        if parts["plan"] != self.plan.hash:
-            raise UserError(
-                f"{path} follows the plan {parts['plan']}, this one is {self.plan.hash}: the same settings, planned by "
-                f"another mixdist; use that one, or train afresh in another run.dir"
-            )
+        with self.world.together():  # a node may have no such checkpoint, or another one of that name
+            parts = self._read(path)
         self.model.load_state_dict(parts["model"])
         self.scaler.load_state_dict(parts["scaler"])
         self.moments = parts["moments"]
@@ -82,11 +78,26 @@ class Run:
         self.tracked = dict(parts.get("trackers", {}))  # earlier checkpoints have none
         if self.ema:
             self.ema.load_state_dict(parts["ema"], self.progress.step - self.progress.skipped)
-        if self.progress.step != (main := self.world.from_main(self.progress.step)):
+        main = self.world.from_main(self.progress.step)
+        if self.progress.step != main:
             raise UserError(
                 f"{path} holds step {self.progress.step}, on rank 0 step {main}; put run.dir on a shared disk"
             )
         return True
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Read a checkpoint of this run.
+
+        Raises:
+            UserError: see `Checkpoints.load`; or it follows another plan.
+        """
+        parts = self.checkpoints.load(path)
+        if parts["plan"] != self.plan.hash:
+            raise UserError(
+                f"{path} follows the plan {parts['plan']}, this one is {self.plan.hash}: the same settings, planned by "
+                f"another mixdist; use that one, or train afresh in another run.dir"
+            )
+        return parts
 
     def evaluate(self, phase: Phase, epoch: int, strategy: Strategy) -> Score | None:
         """Evaluate where it is due: every `eval_every` epochs of a phase that trains C, and at the run's end."""
