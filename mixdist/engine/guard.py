@@ -23,7 +23,7 @@ from mixdist.world import World
 UnderWay = list[tuple[Ids, torch.Tensor]]  # visits and weights of each micro-batch; not the images, they would stay
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Step:
     """What may have to be told, or undone, of a step whose verdict is still to come."""
 
@@ -68,6 +68,9 @@ class Guard:
         step = next(one for one in self._steps if one.number == verdict.step)
         for buffer, before in zip(self.buffers, step.buffers, strict=True):
             buffer.copy_(before)
+        for later in self._steps:
+            if later.number > step.number:  # on a GPU: it began with what this step left in the buffers
+                later.buffers = step.buffers
         self.progress.skip(self.phase.name)
         if self.progress.skipped_in_a_row > self.limit:
             self._give_up(step)

@@ -14,6 +14,7 @@ from tiny_run import family_config, make_trainer, make_updater, phase_of, seen, 
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mixdist.engine.evaluate import evaluate
+from mixdist.engine.verdicts import Verdicts
 from mixdist.errors import NotFiniteError, StoppedError, UserError
 from mixdist.keyed import make_key, uniform
 
@@ -425,6 +426,28 @@ def test_running_statistics_do_not_keep_a_batch_that_was_not_finite(data, tmp_pa
     handle.remove()
     assert before
     assert_equal(before, dict(run.model.named_buffers()))
+
+
+class Late(Verdicts):
+    """The verdicts of a CPU, read as late as those of a GPU."""
+
+    def post(self, step, updated):
+        self._cuda = False
+        super().post(step, updated)
+        self._cuda = True
+
+
+@pytest.mark.parametrize("steps", [{3}, {3, 4}, {2, 3, 4}])
+def test_running_statistics_keep_no_batch_that_was_not_finite_where_verdicts_come_a_step_late(data, tmp_path, steps):
+    config = family_config("resnet", tiny_set(tmp_path / "set", size=32), tmp_path / "run")
+    seldom = config.train.model_copy(update={"batch": 2, "log_every": 1000})  # 6 steps an epoch
+    run = make_trainer(config.model_copy(update={"train": seldom}))
+    run.verdicts = Late(run.world.device)
+    run.model.backbone.register_forward_pre_hook(
+        lambda _, images: (images[0] * (math.nan if run.progress.step + 1 in steps else 1),)
+    )
+    assert next(run.records()).skipped == len(steps)
+    assert all(buffer.isfinite().all() for buffer in run.model.buffers())
 
 
 def test_more_than_max_skipped_updates_in_a_row_end_the_run_with_what_is_known_of_the_batch(poisoned):
