@@ -38,13 +38,24 @@ def _write(trainer: Trainer, path: Path, error: Exception) -> None:
         "step": trainer.progress.step,
         "phase": beat.phase,
         "stage": beat.stage,
-        "samples": trainer.under_way(),
+        "samples": _samples(trainer),
         "config_hash": hashlib.sha256(to_yaml(trainer.config).encode()).hexdigest()[:16],
         "plan_hash": trainer.plan.hash,
         "traceback": "".join(traceback.format_exception(error)),
     }
     own = path.with_name(f"{path.name}.{trainer.world.rank}")
     write_json(own, report)
-    with suppress(FileExistsError):
+    try:
         os.link(own, path)  # of two ranks that fail at once, one is the first
-    own.unlink()
+    except FileExistsError:
+        pass
+    finally:
+        own.unlink()
+
+
+def _samples(trainer: Trainer) -> list[str] | None:
+    """Return the samples of the step; None where the device, having failed, does not say which rows counted."""
+    try:
+        return trainer.under_way()
+    except RuntimeError:
+        return None
