@@ -1,9 +1,12 @@
-"""The argument parser and range checks of every subcommand: a mistake is a UserError, as all others are."""
+"""The argument parser and checks of every subcommand: a mistake is a UserError, as all others are."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from mixdist.errors import UserError
@@ -67,3 +70,16 @@ def refuse_below_one(**options: int) -> None:
     for name, value in options.items():
         if value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value} is out of range; it should be 1 or more")
+
+
+@contextmanager
+def written(option: str, path: Path) -> Iterator[None]:
+    """Surround the writing of the file that an option names.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written: {error.strerror}") from error

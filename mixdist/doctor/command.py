@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
-from mixdist.arguments import Parser
+from mixdist.arguments import Parser, written
 from mixdist.data.packing.summary import plain_or_terminal
 from mixdist.doctor.finding import Finding
 from mixdist.doctor.hardware import gpus
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     """Look at the machine and print what was found; return 0, or 1 where something keeps it from training.
 
     Raises:
-        UserError: a number out of range.
+        UserError: a number out of range, or a file that cannot be written.
     """
     arguments = _parser().parse_args(argv)
     if arguments.timeout <= 0:
@@ -36,10 +37,12 @@ def main(argv: Sequence[str]) -> int:
     findings = examine(arguments.run_dir, arguments.data, arguments.timeout)
     table = Table("", "found", "state", "what to do")
     for one in findings:
-        table.add_row(one.name, one.said, f"[{STYLE[one.state]}]{one.state}[/]", one.mend)
+        # Text: rich would take the brackets of 'mixdist[deepspeed]', or of a folder's name, for markup.
+        table.add_row(one.name, Text(one.said), Text(one.state, STYLE[one.state]), Text(one.mend))
     plain_or_terminal().print(table)
     if arguments.json:
-        write_json(arguments.json, {"findings": [asdict(one) for one in findings]})
+        with written("--json", arguments.json):
+            write_json(arguments.json, {"findings": [asdict(one) for one in findings]})
     return SICK if any(one.state == "fail" for one in findings) else 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from mixdist import train
-from mixdist.arguments import OwnOptions
+from mixdist.arguments import OwnOptions, written
 from mixdist.config.read import read_config
 from mixdist.data.packing.summary import plain_or_terminal, print_line
 from mixdist.errors import UserError
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train or read, and print the means beside the paper's; return the exit code, of training where that failed.
 
     Raises:
-        UserError: see `read_config`; a run without cosines.
+        UserError: see `read_config`; a run without cosines; a file that cannot be written.
     """
     options, rest = _parse(list(sys.argv[1:] if argv is None else argv))
     folders = options.run
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     means = {phase: _means([found for run in runs.values() for found in run[phase]]) for phase in PHASES}
     _print(runs, means)
     if options.json:
-        write_json(options.json, {"means": means, "paper": PAPER, "runs": runs})
+        with written("--json", options.json):
+            write_json(options.json, {"means": means, "paper": PAPER, "runs": runs})
     return 0
 
 

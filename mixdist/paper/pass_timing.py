@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import mixdist
-from mixdist.arguments import OwnOptions
+from mixdist.arguments import OwnOptions, written
 from mixdist.assembly import build_trainer
 from mixdist.config.read import read_config
 from mixdist.config.schema import Config
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Time the passes, print them beside the paper's and write what was asked for; return the exit code.
 
     Raises:
-        UserError: see `read_config`; a number out of range, no such device, several ranks.
+        UserError: see `read_config`; a number out of range, no such device, several ranks; a file that cannot be written.
     """
     options, rest = _parse(list(sys.argv[1:] if argv is None else argv))
     world = _world(options.device)
@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     head = _head(trainer, options)
     print_figures(head, figures)
     if options.json:
-        write_json(options.json, {**head, **figures, "rounds_s": rounds})
+        with written("--json", options.json):
+            write_json(options.json, {**head, **figures, "rounds_s": rounds})
     return 0
 
 

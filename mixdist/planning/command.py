@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from mixdist.arguments import OwnOptions
+from mixdist.arguments import OwnOptions, written
 from mixdist.config.read import read_config
 from mixdist.data.open import resident_bytes
 from mixdist.data.packing.summary import plain_or_terminal
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print what the run will take; return the exit code.
 
     Raises:
-        UserError: see `read_config`, `find_samples` and `make_plan`; a number out of range.
+        UserError: see `read_config`, `find_samples` and `make_plan`; a number out of range; a file that cannot be written.
     """
     options, rest = _parse(list(sys.argv[1:] if argv is None else argv))
     config = read_config(rest, PROGRAM)
@@ -63,9 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         plain_or_terminal(), config, samples, plan, Told(phases, held, sizes, figures, _where(options, device))
     )
     if options.png:
-        draw(plan, options.png)
+        with written("--png", options.png):
+            draw(plan, options.png)
     if options.json:
-        write_json(options.json, {"plan": plan.as_dict(), "parameters": parameters, **figures})
+        with written("--json", options.json):
+            write_json(options.json, {"plan": plan.as_dict(), "parameters": parameters, **figures})
     return 0
 
 

@@ -80,6 +80,7 @@ def test_memory_grows_with_the_micro_batch_and_is_divided_where_zero_divides_it(
         (("--speed", "-1"), "--speed -1.0 is out of range"),
         (("--probe-seconds", "nan"), "--probe-seconds nan is out of range"),
         (("--train.bach", "4"), "--train.batch"),
+        (("--probe-seconds", "0", "--png", "nowhere/plan.png"), "--png nowhere/plan.png cannot be written: No such"),
     ],
 )
 def test_what_training_would_refuse_it_refuses(packed_sets, tmp_path, capsys, arguments, said):

@@ -220,6 +220,25 @@ def test_the_command_says_all_of_it(tmp_path, packed_sets, capfd, monkeypatch):
     assert main(["doctor", "--timeout", "0"]) == 2
 
 
+def test_brackets_are_no_markup(monkeypatch, capsys):
+    found = [
+        libraries.Finding("DeepSpeed", "note", "not installed", "pip install 'mixdist[deepspeed]'"),
+        libraries.Finding("data", "fail", "sets[/old] does not exist"),
+    ]
+    monkeypatch.setattr("mixdist.doctor.command.examine", lambda *_: found)
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "pip install 'mixdist[deepspeed]'" in out
+    assert "sets[/old] does not exist" in out
+
+
+def test_a_file_that_cannot_be_written_is_named_in_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("mixdist.doctor.command.examine", lambda *_: [])
+    assert main(["doctor", "--json", str(tmp_path / "nowhere" / "doctor.json")]) == 2
+    said = f"mixdist: error: --json {tmp_path}/nowhere/doctor.json cannot be written: No such file or directory\n"
+    assert capsys.readouterr().err == said
+
+
 def test_a_driver_query_that_fails_is_no_driver(monkeypatch):
     def fails(*_, **__):
         raise subprocess.TimeoutExpired("nvidia-smi", 5)

@@ -64,6 +64,9 @@ def test_finished_runs_are_read_and_averaged(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_mistake_is_named(tmp_path: Path) -> None:
+    told = write_records(tmp_path / "told", ("mix", 0.5))
+    with pytest.raises(UserError, match=r"--json .*nowhere.out\.json cannot be written: No such file or directory"):
+        gradient_alignment.main(["--run", str(told), "--json", str(tmp_path / "nowhere" / "out.json")])
     bare = write_records(tmp_path / "bare", ("mix", None))
     with pytest.raises(UserError, match=r"bare has no cosines: train it with --train.align_every 10, in an arm"):
         gradient_alignment.main(["--run", str(bare)])

@@ -20,6 +20,7 @@ from mixdist.data.open_set import open_set
 from mixdist.data.reading.reader import CENTRE
 from mixdist.data.video.frames import load_clip
 from mixdist.errors import DataError, UserError
+from mixdist.serving.commands.evaluate import _print as show
 from mixdist.serving.items import Item, View, find_items
 from mixdist.serving.predict import Answer, predict
 from mixdist.serving.scoring import score
@@ -200,3 +201,11 @@ def test_scores_are_counted_in_integers(rows):
 def test_five_classes_have_no_top5():
     answer = Answer(Item("x", lambda: None, "a"), torch.tensor([1.0, 0.0]), None)
     assert score([answer], ("a", "b")).score.top5_accuracy is None
+
+
+def test_class_names_are_no_markup(capsys):
+    classes = ("[red]", "[/b]")
+    answers = [Answer(Item("x", lambda: None, "[/b]"), torch.tensor([1.0, 0.0]), None)]
+    show(score(answers, classes), classes, None)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "0.0 %" in line and "[/b]" in line]
+    assert "[red] (1)" in row

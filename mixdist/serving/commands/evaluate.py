@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
-from mixdist.arguments import Parser, refuse_below_one
+from mixdist.arguments import Parser, refuse_below_one, written
 from mixdist.data.index import MANIFEST
 from mixdist.data.packing.summary import plain_or_terminal, print_line
 from mixdist.data.remote.urls import is_remote
@@ -40,10 +41,8 @@ def main(argv: Sequence[str]) -> int:
     scored = score(predict(served, items, options.batch or served.batch, options.threads), classes)
     _print(scored, classes, served.accuracy)
     if options.json:
-        try:
+        with written("--json", options.json):
             write_json(options.json, scored.as_dict(classes))
-        except OSError as error:
-            raise UserError(f"--json {options.json} cannot be written: {error.strerror}") from error
     return UNREAD if scored.unread else 0
 
 
@@ -73,7 +72,8 @@ def _print(scored: Scored, classes: tuple[str, ...], of_the_run: float | None) -
     if len(present) <= MAX_ROWS:
         table = Table("class", "images", "right", "most often taken for")
         for row in present:
-            table.add_row(*_class_row(scored, classes, row))
+            # Text: a stranger's name may hold what rich takes for markup.
+            table.add_row(*map(Text, _class_row(scored, classes, row)))
         console.print(table)
     if scored.unread:
         lines = [f"{len(scored.unread):,} could not be read, and are not counted:", *scored.unread[:LISTED]]
