@@ -151,7 +151,10 @@ def build_backbone(config: ModelConfig, image_size: int) -> Backbone:
         )
     options = timm_options(config, image_size)
     try:
-        net = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        # What else loads weights is said here too, so that no option can: they may be a stranger's (model.json).
+        net = timm.create_model(
+            name, pretrained=False, pretrained_cfg=None, checkpoint_path=None, num_classes=0, **options
+        )
         return Backbone(net, image_size, name)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value}" for key, value in options.items())

@@ -203,6 +203,19 @@ def test_a_strangers_description_is_refused_in_one_line(tmp_path, layout, fields
         load_model(tmp_path / "out")
 
 
+@pytest.mark.parametrize("layout", ["timm", "safetensors"])
+@pytest.mark.parametrize("option", ["checkpoint_path", "pretrained_cfg"])
+def test_a_strangers_description_has_no_other_weights_loaded(tmp_path, layout, option):
+    run, _ = finished("vit")
+    export(run, layout, tmp_path / "out", "mit", pixels())
+    others = tmp_path / "others.pt"  # harmless here; of an older timm it might hold code, and would run it
+    torch.save(run.classifier().backbone.net.state_dict(), others)
+    theirs = {"checkpoint_path": str(others), "pretrained_cfg": {"file": str(others)}}[option]
+    rewrite(tmp_path / "out", options={**timm_options(run.config.model, SIZE), option: theirs})
+    with pytest.raises(UserError, match="cannot be built with"):
+        load_model(tmp_path / "out")
+
+
 def test_damaged_files_are_refused_by_name(tmp_path):
     export(finished("vit")[0], "safetensors", tmp_path / "out", "mit", pixels())
     weights = load_file(tmp_path / "out" / "model.safetensors")
