@@ -24,6 +24,8 @@ _NOT_COMPARED = (
     "train.log_every",
     "train.eval_every",
     "train.eval_batch",
+    "train.align_every",
+    "train.probe_every",
     "data.cache",
     "data.workers",
 )
@@ -36,7 +38,7 @@ _MIX_ONLY = (
     "optim.mix_schedule",
     "optim.carry_",
 )
-_SSL_ONLY = ("method.ssl_epochs", "method.mask_ratio", "model.decoder_", "optim.ssl.", "data.ssl")
+_SSL_ONLY = ("method.ssl_", "method.mask_ratio", "model.decoder_", "optim.ssl.", "data.ssl")
 _UNREAD = {"sl": (*_MIX_ONLY, *_SSL_ONLY), "ssl+sl": _MIX_ONLY, "mixtraining": ()}
 _HARDWARE = ("device", "world_size")
 

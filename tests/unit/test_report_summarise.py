@@ -26,8 +26,9 @@ def test_runs_that_differ_in_seed_place_and_layout_are_one_group(tmp_path: Path)
     write_run(tmp_path / "a", seed=1)
     write_run(tmp_path / "b", seed=0, config={"train.micro_batch": 8, "data.cache": "ram", "data.workers": 4})
     write_run(tmp_path / "c", seed=2, config={"tracking.wandb": "online", "data.subset_seed": 2})
+    write_run(tmp_path / "d", seed=3, config={"train.probe_every": 5, "train.align_every": 10})
     (group,) = groups_of(tmp_path)
-    assert [run.result.seed for run in group.runs] == [0, 1, 2]
+    assert [run.result.seed for run in group.runs] == [0, 1, 2, 3]
     assert group.label == "mixtraining"
 
 
@@ -45,7 +46,7 @@ def test_groups_of_one_arm_are_told_apart_by_the_keys_in_which_they_differ(tmp_p
 
 def test_a_setting_that_an_arm_never_reads_does_not_split_its_group(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "sl", 0, config={"method.mix_ratio": 0.1, "method.ssl_epochs": 3})
-    write_run(tmp_path / "b", "sl", 1, config={"optim.ssl.base_lr": 0.5})
+    write_run(tmp_path / "b", "sl", 1, config={"optim.ssl.base_lr": 0.5, "method.ssl_masking": "input"})
     assert len(groups_of(tmp_path)) == 1
 
 
