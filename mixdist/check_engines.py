@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = OwnOptions("mixdist check engines", HELP)
-    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--ranks", type=int, default=min(2, torch.cuda.device_count() or 2))
     parser.add_argument("--updates", type=int, default=5)
     parser.add_argument("--tolerance", type=float)
     options, rest = parser.split(argv)
@@ -81,7 +82,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 HELP = """\
 mixdist check engines [--ranks N] [--updates N] [--tolerance X] and all that mixdist train takes:
 trains a few updates of each phase under DDP, DeepSpeed ZeRO 0 to 3 and FSDP2, and compares (docs/distributed.md).
-  --ranks N      processes to start on this machine (default: 2); under torchrun, its own
+  --ranks N      processes to start on this machine (default: 2, of one GPU 1); under torchrun, its own
   --updates N    updates of each phase, the last with an epoch's shortest batch (default: 5)
   --tolerance X  largest relative difference (default: 1e-6, under bf16 1e-2)
 
@@ -89,7 +90,13 @@ trains a few updates of each phase under DDP, DeepSpeed ZeRO 0 to 3 and FSDP2, a
 
 
 def _start(options: argparse.Namespace) -> int:
-    """Start the ranks on this machine, as torchrun does; return the highest of their exit codes."""
+    """Start the ranks on this machine, as torchrun does; return the highest of their exit codes.
+
+    Raises:
+        UserError: there are fewer GPUs than ranks, and a GPU at all.
+    """
+    if 0 < (gpus := torch.cuda.device_count()) < options.ranks:
+        raise UserError(f"--ranks {options.ranks} is out of range; a rank has a GPU of its own, and there are {gpus}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     here = LaunchConfig(
         min_nodes=1,
@@ -108,7 +115,7 @@ def _run(config: Config, world: World, options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         with world.together():
             trainer = passing_trainer(config, find_samples(config), Path(folder), world)
-        tolerance = options.tolerance or TOLERANCE.get(trainer.precision.name)
+        tolerance = TOLERANCE.get(trainer.precision.name) if options.tolerance is None else options.tolerance
         if tolerance is None:
             raise UserError("train.precision fp16 is DDP's alone; check the engines under bf16 or fp32").everywhere()
         rows = _compare(trainer, config.parallel, options.updates)

@@ -221,8 +221,9 @@ def test_an_engine_that_is_not_there_is_a_row_and_no_failure(data, monkeypatch, 
     )
     monkeypatch.setenv("RANK", "0")
     settings = launching.flags({**SHORT, "data.sl": data, "method.arm": "sl"})
-    assert check_engines.main(["--updates", "1", *settings]) == 0
+    assert check_engines.main(["--updates", "1", "--tolerance", "0", *settings]) == 0
     printed = capsys.readouterr().out
+    assert "relative differences to ddp of 0 at most" in printed
     assert "not here" in printed
     assert "pip install 'mixdist[deepspeed]'" in printed
 
@@ -231,6 +232,13 @@ def test_an_engine_that_is_not_there_is_a_row_and_no_failure(data, monkeypatch, 
 def test_check_engines_refuses_numbers_below_1(flag):
     with pytest.raises(UserError, match=f"{flag} 0 is out of range"):
         check_engines.main([flag, "0"])
+
+
+def test_check_engines_starts_no_more_ranks_than_there_are_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert check_engines._parse([])[0].ranks == 1
+    with pytest.raises(UserError, match="--ranks 2 is out of range; a rank has a GPU of its own, and there are 1"):
+        check_engines.main(["--ranks", "2", "--data.sl", "set"])
 
 
 @pytest.mark.parametrize("parallel", [{"strategy": "fsdp"}, {"strategy": "deepspeed", "zero_stage": 3}])
