@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.timeout <= 0:
         raise UserError(f"--timeout {arguments.timeout:g} is out of range; it should be above 0 seconds")
-    findings = examine(arguments.run_dir, arguments.data, arguments.timeout)
+    findings = examine(arguments.run_dir, arguments.data, None if arguments.no_ranks else arguments.timeout)
     table = Table("", "found", "state", "what to do")
     for one in findings:
         # Text: rich would take the brackets of 'mixdist[deepspeed]', or of a folder's name, for markup.
@@ -46,13 +46,18 @@ def main(argv: Sequence[str]) -> int:
     return SICK if any(one.state == "fail" for one in findings) else 0
 
 
-def examine(run_dir: Path, data: Path | None, timeout_s: float) -> list[Finding]:
-    """Return all findings; the ranks' test runs beside the others."""
+def examine(run_dir: Path, data: Path | None, ranks_s: float | None) -> list[Finding]:
+    """Return all findings; the ranks' test runs beside the others, for ``ranks_s`` seconds at most, or not at all."""
+    if ranks_s is None:
+        return _findings(run_dir, data)
+    with Ranks(torch.cuda.device_count() or 2) as ranks:
+        return [*_findings(run_dir, data), ranks.finding(ranks_s)]
+
+
+def _findings(run_dir: Path, data: Path | None) -> list[Finding]:
     count = torch.cuda.device_count()
-    with Ranks(count or 2) as ranks:
-        findings = [*gpus(), interfaces(), shared_memory(count), open_files(), *disk(run_dir)]
-        findings += [ffmpeg(), deepspeed(count), wandb(), *([packed_set(data)] if data else [])]
-        return [*findings, ranks.finding(timeout_s)]
+    findings = [*gpus(), interfaces(), shared_memory(count), open_files(), *disk(run_dir)]
+    return [*findings, ffmpeg(), deepspeed(count), wandb(), *([packed_set(data)] if data else [])]
 
 
 def _parser() -> Parser:
@@ -61,6 +66,9 @@ def _parser() -> Parser:
     parser.add_argument("--run-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs will lie (runs)")
     parser.add_argument(
         "--timeout", type=float, default=30, metavar="S", help="seconds that the ranks' test may take (%(default)s)"
+    )
+    parser.add_argument(
+        "--no-ranks", action="store_true", help="leave that test out: beside a training it takes GPU memory and time"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings")
     return parser

@@ -218,6 +218,10 @@ def test_the_command_says_all_of_it(tmp_path, packed_sets, capfd, monkeypatch):
     assert main(["doctor", *arguments, "--data", str(tmp_path / "nowhere")]) == 1
     assert "nowhere" in report.read_text()
     assert main(["doctor", "--timeout", "0"]) == 2
+    capfd.readouterr()
+    monkeypatch.setattr("mixdist.doctor.command.Ranks", None)
+    assert main(["doctor", "--no-ranks", "--run-dir", str(tmp_path)]) == 0
+    assert "processes: joined" not in capfd.readouterr().out
 
 
 def test_brackets_are_no_markup(monkeypatch, capsys):
