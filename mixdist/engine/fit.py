@@ -71,6 +71,7 @@ class Probe:
                 fitted = False
         if self.precision.device.type == "cuda":
             torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.precision.device)  # records tell the peak of training, not of tries
         return fitted
 
     def _train(self, images: int) -> None:

@@ -12,6 +12,7 @@ from tiny_run import ALONE, family_model, make_trainer, tiny_config, tiny_set
 from mixdist.config.read import read_config
 from mixdist.engine.fit import Probe, largest_that_fits
 from mixdist.engine.precision import Precision
+from mixdist.engine.window import peak_memory_mb
 from mixdist.errors import UserError
 
 
@@ -90,6 +91,16 @@ def test_an_error_that_is_not_of_memory_is_not_taken_for_one():
     model.classifier.register_forward_hook(lambda *_: model.no_such_thing)
     with pytest.raises(AttributeError):
         probe(2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device; runs on a GPU machine with: pytest -m gpu")
+def test_on_a_gpu_a_try_does_not_count_as_memory_of_the_run():
+    device = torch.device("cuda", 0)
+    model = family_model("vit").to(device)
+    probe = Probe(model, frozenset({"backbone", "classify"}), Precision("fp32", device), frames=1, held=2**30)
+    assert probe(4)
+    assert peak_memory_mb(device) < 2**10
 
 
 def test_on_a_cpu_auto_is_a_rank_s_whole_share_and_says_so(tmp_path):
