@@ -77,3 +77,7 @@ def _parser() -> Parser:
     for name, command in COMMANDS.items():
         commands.add_parser(name, help=command.help, description=command.help)
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jsonschema import Draft202012Validator
 from launching import QUIET, TINY_VIT, checkpoints, flags, mixdist, records, result, run, train_here
 from PIL import Image
 
+from mixdist import __version__
 from mixdist.report.schema import FOLDER as SCHEMAS
 
 ARMS = {"sl": ["sl"], "ssl+sl": ["ssl", "sl"], "mixtraining": ["ssl", "mix", "sl"]}
@@ -311,3 +313,8 @@ def test_a_mistake_reaches_the_shell_as_one_line(packed_sets: Path, tmp_path: Pa
     done = run(command, tmp_path)
     assert (done.code, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1
+
+
+def test_the_command_line_is_a_module_too(tmp_path: Path) -> None:
+    done = run([sys.executable, "-m", "mixdist.cli", "--version"], tmp_path)
+    assert (done.code, done.out) == (0, f"mixdist {__version__}\n")
