@@ -20,7 +20,7 @@ from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.world import World
 
-ALONE = World(rank=0, local_rank=0, size=1, local_size=1, device=torch.device("cpu"))
+ALONE = World.alone(torch.device("cpu"))
 
 
 def main(argv: Sequence[str]) -> int:

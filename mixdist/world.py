@@ -35,6 +35,11 @@ class World:
     local_size: int
     device: torch.device
 
+    @staticmethod
+    def alone(device: torch.device) -> World:
+        """Return a world of one."""
+        return World(rank=0, local_rank=0, size=1, local_size=1, device=device)
+
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and speaks to the user."""

@@ -27,10 +27,6 @@ class Batch:
     whole: bool = False  #: known on the host, without asking the device: no row has weight 0
     counts: tuple[float, float] = (math.nan, math.nan)  #: likewise: summed weights, of all rows and of labelled ones
 
-    def rows(self) -> int:
-        """Return how many rows count."""
-        return round(float(self.weight.sum()))
-
 
 @dataclass(frozen=True)
 class Inputs:

@@ -211,8 +211,7 @@ def count_rows(model: nn.Module, world: World, synchronise: bool) -> CountedRows
         world: this rank's place.
         synchronise: whether statistics are over all ranks, or each rank's own.
     """
-    here = World(rank=0, local_rank=0, size=1, local_size=1, device=world.device)
-    rows = CountedRows(world if synchronise else here)
+    rows = CountedRows(world if synchronise else World.alone(world.device))
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, _BatchNorm) and type(child) in KNOWN:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
-import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,6 +15,7 @@ from mixdist.data.mixing import Mixup
 from mixdist.engine.loop import Trainer
 from mixdist.engine.strategy import trained_parameters
 from mixdist.engine.update import Updater
+from mixdist.engine.window import wait_for
 
 INPUT = "ssl-input"
 FEW = 2  # rows that work is counted on: BatchNorm takes no single one
@@ -38,11 +38,11 @@ class Pass:
     def seconds(self, steps: int) -> float:
         """Make ``steps`` updates; return the seconds of one."""
         self.ready()
-        _wait(self.update.world.device)
+        wait_for(self.update.world.device)
         start = time.perf_counter()
         for _ in range(steps):
             self.update(self.batches, 0)
-        _wait(self.update.world.device)
+        wait_for(self.update.world.device)
         return (time.perf_counter() - start) / steps
 
     def flops(self) -> float:
@@ -82,11 +82,6 @@ def time_passes(passes: Sequence[Pass], rounds: int, steps: int) -> list[dict[st
         first = number % len(passes)
         found.append({each.name: each.seconds(steps) for each in (*passes[first:], *passes[:first])})
     return found
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def first_rows(batch: Batch, rows: int) -> Batch:

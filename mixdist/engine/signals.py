@@ -98,8 +98,3 @@ class Signals:
             raise KeyboardInterrupt
         if self._ending is not None:
             raise SystemExit(128 + self._ending)
-
-
-def name(number: int) -> str:
-    """Return a signal's name, as SIGTERM."""
-    return signal.Signals(number).name

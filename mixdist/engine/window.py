@@ -52,10 +52,10 @@ class Window:
     @contextmanager
     def left_out(self) -> Iterator[None]:
         """Leave the time of the block out; the device has done what came before, and the block's own, by its ends."""
-        _wait(self._world.device)
+        wait_for(self._world.device)
         start = time.perf_counter()
         yield
-        _wait(self._world.device)
+        wait_for(self._world.device)
         self._left_out += time.perf_counter() - start
 
     def align(self, cosines: torch.Tensor) -> None:
@@ -99,7 +99,8 @@ class Window:
         return first, second, third
 
 
-def _wait(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Return when a GPU has done all that it was given; a CPU has by then."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Time the passes, print them beside the paper's and write what was asked for; return the exit code.
 
     Raises:
-        UserError: see `read_config`; a number out of range, no such device, several ranks; a file that cannot be written.
+        UserError: see `read_config`; a number out of range, no such device, several ranks, a file that cannot be
+            written.
     """
     options, rest = _parse(list(sys.argv[1:] if argv is None else argv))
     world = _world(options.device)
@@ -117,7 +118,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _world(device: str) -> World:
     if device == "cpu":
-        return World(rank=0, local_rank=0, size=1, local_size=1, device=torch.device("cpu"))
+        return World.alone(torch.device("cpu"))
     world = read_world()
     if device == "cuda" and world.device.type != "cuda":
         raise UserError("--device cuda: torch finds no GPU here; use --device cpu")

@@ -42,12 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print what the run will take; return the exit code.
 
     Raises:
-        UserError: see `read_config`, `find_samples` and `make_plan`; a number out of range; a file that cannot be written.
+        UserError: see `read_config`, `find_samples` and `make_plan`; a number out of range, or a file that cannot be
+            written.
     """
     options, rest = _parse(list(sys.argv[1:] if argv is None else argv))
     config = read_config(rest, PROGRAM)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    here = World(rank=0, local_rank=0, size=1, local_size=1, device=device)
+    here = World.alone(device)
     samples = find_samples(config)
     plan = make_plan(config, samples.counts, options.ranks)
     share = -(-config.train.batch // options.ranks)

@@ -69,12 +69,8 @@ def draw(figure: Figure, name: str, title: str, caption: str, alt: str) -> Pictu
     return Picture(title, caption, _themed(alone), name, alone + "\n", png.getvalue())
 
 
-def inline_svg(figure: Figure, name: str, alt: str) -> str:
-    """Return the figure as an ``<svg>`` element; ``name`` is unique on the page and prefixes all ids in it."""
-    return _themed(_svg(figure, name, alt))
-
-
 def _svg(figure: Figure, name: str, alt: str) -> str:
+    """Return the figure as an ``<svg>`` element; ``name`` is unique on the page and prefixes all ids in it."""
     buffer = StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):  # clip and marker ids are random without it
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

@@ -18,7 +18,7 @@ from mixdist.plan import make_plan
 from mixdist.world import World
 
 CPU = torch.device("cpu")
-ALONE = World(rank=0, local_rank=0, size=1, local_size=1, device=CPU)
+ALONE = World.alone(CPU)
 UNEVEN = {"ash": 21, "birch": 12, "cedar": 4}  # training images of each class
 
 

@@ -41,7 +41,7 @@ def test_a_bad_sample_loses_its_weight_and_nothing_else_changes(sets, damaged, p
         assert torch.equal(batch.weight, sound.weight * ~bad)
         assert torch.equal(batch.images[~bad], sound.images[~bad])
         assert not batch.images[bad].any()
-    assert sum(batch.rows() for batch in found) == sum(UNEVEN.values()) - 2
+    assert sum(batch.weight.sum() for batch in found) == sum(UNEVEN.values()) - 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,7 +105,7 @@ def test_a_bad_test_sample_is_not_counted(sets, tmp_path):
     folder = shutil.copytree(sets / "whole", tmp_path / "set")
     flip_bits(folder, 4, "test")
     feed = feed_of(config(folder, data__bad_samples="skip", data__bad_limit=1))
-    assert sum(batch.rows() for batch in feed.test) == 8
+    assert sum(batch.weight.sum() for batch in feed.test) == 8
 
 
 def test_what_a_checkpoint_keeps_is_taken_up_and_the_file_follows_it(damaged, tmp_path):

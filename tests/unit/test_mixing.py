@@ -104,7 +104,7 @@ def test_a_channel_that_never_varies_keeps_its_scale(std):
 def test_rows_that_only_fill_up_are_not_counted():
     batch = batch_of(torch.zeros(3, 8, 8, 3, dtype=torch.uint8), np.arange(3))
     filled = Batch(batch.images, batch.labels, torch.tensor([1.0, 1.0, 0.0]), batch.ids, 0)
-    assert (batch.rows(), filled.rows()) == (3, 2)
+    assert (batch.weight.sum(), filled.weight.sum()) == (3, 2)
 
 
 def test_sets_of_other_sizes_and_classes_train_all_phases_at_one_size_each_by_its_own_statistics(tmp_path):

@@ -7,7 +7,7 @@ from mixdist.errors import DataError, MixdistError, UserError
 from mixdist.world import World, process_group, read_world
 
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-ALONE = World(rank=0, local_rank=0, size=1, local_size=1, device=torch.device("cpu"))
+ALONE = World.alone(torch.device("cpu"))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from mixdist.world import World
 
 torch.set_num_threads(1)  # tensors this small only lose by threads: ten times the time on a busy machine
 
-ALONE = World(rank=0, local_rank=0, size=1, local_size=1, device=torch.device("cpu"))
+ALONE = World.alone(torch.device("cpu"))
 TINY_VIT = {
     "model.backbone": "vit_tiny_patch16_224",
     "model.patch_size": 2,
