@@ -127,13 +127,15 @@ def _on_disk(
         with locked(path.with_suffix(".lock")):
             if not listed.is_file():
                 partial = path.with_suffix(".partial")
-                with partial.open("wb") as file:
-                    if hasattr(os, "posix_fallocate"):  # a disk that is full only later would kill the process
-                        os.posix_fallocate(file.fileno(), 0, numbers)
-                images = torch.from_file(str(partial), shared=True, size=numbers, dtype=torch.uint8)
-                unread = _decode(images.view(shape), packed, split, ids, access)
-                del images
-                partial.replace(path)
+                try:
+                    with partial.open("wb") as file:
+                        if hasattr(os, "posix_fallocate"):  # a disk that is full only later would kill the process
+                            os.posix_fallocate(file.fileno(), 0, numbers)
+                    images = torch.from_file(str(partial), shared=True, size=numbers, dtype=torch.uint8)
+                    unread = _decode(images.view(shape), packed, split, ids, access)
+                    partial.replace(path)
+                finally:
+                    partial.unlink(missing_ok=True)  # gone where it was renamed
                 write_json(listed, [asdict(one) for one in unread])
         unread = [Unread(**one) for one in json.loads(listed.read_text())]
         return torch.from_file(str(path), shared=True, size=numbers, dtype=torch.uint8).view(shape), unread

@@ -91,6 +91,18 @@ def test_a_disk_that_is_too_small_for_the_cache_is_named_with_what_is_needed(set
         UserError, match=r"data\.cache disk: .* cannot be written \(No space left on device\); it needs"
     ):
         feed_of(settings)
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+
+
+def test_a_disk_cache_whose_filling_is_broken_off_leaves_no_file(sets, tmp_path, monkeypatch):
+    def broken_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "_decode", broken_off)
+    settings = config(sets / "whole", data__cache="disk", data__cache_dir=tmp_path / "cache")
+    with pytest.raises(KeyboardInterrupt):
+        feed_of(settings)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("cache_kind", ["none", "ram"])
