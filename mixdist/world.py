@@ -113,12 +113,18 @@ def read_world() -> World:
         raise UserError(f"environment: RANK, LOCAL_RANK and WORLD_SIZE should be numbers ({error})") from None
     if not torch.cuda.is_available():
         return World(rank, local, size, local_size, torch.device("cpu"))
-    if local >= torch.cuda.device_count():
+    gpus = torch.cuda.device_count()
+    if local >= gpus and not _sees_its_own_alone(gpus, local):
         raise UserError(
-            f"local rank {local} has no GPU: this machine has {torch.cuda.device_count()}; "
-            f"start torchrun with --nproc_per_node={torch.cuda.device_count()} at most"
+            f"local rank {local} has no GPU: this machine has {gpus}; "
+            f"start torchrun with --nproc_per_node={gpus} at most"
         )
-    return World(rank, local, size, local_size, torch.device("cuda", local))
+    return World(rank, local, size, local_size, torch.device("cuda", min(local, gpus - 1)))
+
+
+def _sees_its_own_alone(gpus: int, local: int) -> bool:
+    """Whether Slurm hides the other ranks' GPUs from this one (``srun --gpus-per-task=1``)."""
+    return gpus == 1 and "SLURM_GPUS_PER_TASK" in os.environ and os.environ.get("SLURM_LOCALID") == str(local)
 
 
 FALLEN = "mixdist/fallen"  # key of the store: which rank failed alone, and of what

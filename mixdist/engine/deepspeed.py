@@ -42,7 +42,8 @@ def load_deepspeed(world: World) -> Any:
         UserError: it is not installed, or broken.
     """
     os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # else it would guess from what is installed
-    os.environ["LOCAL_RANK"] = str(world.local_rank)  # read from there whenever it looks for its device
+    at = world.local_rank if world.device.index is None else world.device.index
+    os.environ["LOCAL_RANK"] = str(at)  # read from there whenever it looks for its device
     try:
         with _no_stderr():  # it tries out a compiler for operations that are not used here
             found = import_module("deepspeed")

@@ -52,6 +52,21 @@ def test_more_local_ranks_than_gpus_are_refused_with_the_number_that_fits(enviro
         read_world()
 
 
+@pytest.mark.parametrize(("localid", "fits"), [("3", True), ("0", False)])  # "0": a torchrun that srun started
+def test_a_rank_that_sees_its_own_gpu_alone_takes_it(environment, monkeypatch, localid, fits):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
+    monkeypatch.setenv("SLURM_LOCALID", localid)
+    environment(RANK="3", LOCAL_RANK="3", WORLD_SIZE="4", LOCAL_WORLD_SIZE="4")
+    if fits:
+        world = read_world()
+        assert (world.local_rank, world.device) == (3, torch.device("cuda", 0))
+    else:
+        with pytest.raises(UserError, match="local rank 3 has no GPU: this machine has 1"):
+            read_world()
+
+
 def test_collectives_of_a_world_of_one_change_nothing():
     tensor = torch.tensor([1.0, 2.0])
     value = {"a": 1}
