@@ -106,6 +106,8 @@ def _read_yaml(path: Path, places: Places) -> dict[str, Any]:
         raise UserError(f"config file {path} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} is not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"config file {path} is nested too deep to be read") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -155,8 +157,8 @@ def _set(tree: dict[str, Any], key: str, value: Any, places: Places, place: str)
 def _yaml_value(key: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--{key}: {text!r} cannot be read as a YAML value") from None
+    except (yaml.YAMLError, RecursionError):
+        raise UserError(f"--{key}: {text[:200]!r} cannot be read as a YAML value") from None
 
 
 def _explain(error: ValidationError, places: Places) -> str:

@@ -87,7 +87,9 @@ def _manifest_text(place: Place) -> str:
         return place.cache.read(join(place.location, MANIFEST), MAX_MANIFEST).decode()
     path = place.folder / MANIFEST
     if not path.is_file():
-        what = "has no manifest.json, so it is not a packed set" if place.folder.is_dir() else "does not exist"
+        what = "has no manifest.json, so it is not a packed set"
+        if not place.folder.is_dir():
+            what = "is a file, not the folder of a packed set" if place.folder.exists() else "does not exist"
         raise DataError(f"{place.folder} {what}; make one with: mixdist pack SOURCE {place.folder}")
     return path.read_text(encoding="utf-8")
 

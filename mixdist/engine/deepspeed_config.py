@@ -131,7 +131,7 @@ def read_json(path: Path) -> Tree:
         raise UserError(f"parallel.deepspeed_config {path} cannot be read: {error.strerror}") from None
     except json.JSONDecodeError as error:
         raise UserError(f"parallel.deepspeed_config {path}:{error.lineno} is not JSON: {error.msg}") from None
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"parallel.deepspeed_config {path} is not JSON: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"parallel.deepspeed_config {path} should hold an object, it holds a {type(tree).__name__}")

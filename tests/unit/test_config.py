@@ -112,12 +112,14 @@ COMMAND_LINE = {
     "a broken whole number": (["--data.workers", "2.5"], ["data.workers (--data.workers)", "integer", "got 2.5"]),
     "unknown choice": (["--data.augment", "cut"], ["data.augment (--data.augment)", "'crop-flip'", "got 'cut'"]),
     "broken YAML": (["--model.options", "{depth: 4"], ["--model.options", "'{depth: 4'", "YAML"]),
+    "nested too deep": (["--model.options", "[" * 9999], ["--model.options", "cannot be read as a YAML value"]),
     "missing file": (["--config", "none.yaml"], ["none.yaml", "No such file"]),
 }
 FILES = {
     "a list": ("- data", ["FILE", "sections", "list"]),
     "a word": ("hello", ["FILE", "sections", "str"]),
     "broken": ("data: [", ["FILE", "not YAML", "line 1"]),
+    "nested too deep": ("data: " + "[" * 9999, ["FILE", "nested too deep"]),
     "not text": ("\x00", ["FILE", "not YAML"]),
     "an object of Python": ("data: {sl: !!python/object/apply:os.getcwd []}", ["FILE", "not YAML", "python/object"]),
     "no data.sl": ("seed: 1", ["data.sl is required", "--data.sl"]),

@@ -113,6 +113,7 @@ def test_offload_asked_for_in_both_places_is_a_conflict_too(added):
     [
         ('{\n "a": 1,\n "b": }', r"ds\.json:3 is not JSON"),
         ("", r"ds\.json:1 is not JSON"),
+        ("[" * 99999, r"ds\.json is not JSON: maximum recursion depth"),
         ("[1, 2]", r"should hold an object, it holds a list"),
         ('{"a": 1, "a": 2}', r"a is given twice in one object"),
     ],

@@ -75,6 +75,9 @@ def test_no_set_is_opened_where_there_is_none(tmp_path):
         open_set(tmp_path / "nothing")
     with pytest.raises(DataError, match=r"has no manifest\.json, so it is not a packed set"):
         open_set(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="file is a file, not the folder of a packed set"):
+        open_set(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
