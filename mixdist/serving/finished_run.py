@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file
 
 from mixdist.config.read import read_config
@@ -22,6 +21,28 @@ from mixdist.runfolder import RunFolder
 from mixdist.serving.classifier import Classifier, Weights, build_classifier
 
 
+class ResultFile(BaseModel):
+    """What is read of result.json."""
+
+    accuracy: float | None
+    top5: float | None
+    arm: str
+    seed: int
+    labelled: int
+    unlabelled: int
+    versions: dict[str, str | None]
+
+
+class PlanFile(BaseModel):
+    """What is read of plan.json."""
+
+    steps: int
+    hash: str
+
+
+Content = TypeVar("Content", bound=BaseModel)
+
+
 @dataclass(frozen=True)
 class FinishedRun:
     """A run whose training is over."""
@@ -29,7 +50,7 @@ class FinishedRun:
     folder: Path
     config: Config
     task: Task
-    result: dict[str, Any]  #: result.json
+    result: ResultFile
     plan_hash: str
     identity: dict[str, str]  #: the settings that say what is trained, by dotted key, and the fingerprints of the sets
     averaged: bool  #: the weights are the moving average, which is what was evaluated
@@ -38,11 +59,11 @@ class FinishedRun:
     @property
     def classifies(self) -> bool:
         """Whether a supervised phase trained the classification head."""
-        return self.result["accuracy"] is not None
+        return self.result.accuracy is not None
 
     def classifier(self) -> Classifier:
         """Build the network with its weights. Raises as `build_classifier`."""
-        timm = self.result["versions"]["timm"]
+        timm = str(self.result.versions.get("timm"))
         return build_classifier(
             self.config.model, self.task.image_size, self.weights, timm, f"the model of {self.folder}"
         )
@@ -64,15 +85,15 @@ def read_run(path: Path) -> FinishedRun:
             f"{path} is not finished (no result.json); train it to its end first: mixdist train --config "
             f"{folder.config}"
         )
-    result, plan = _read_json(folder.result), _read_json(folder.plan)
+    result, plan = _read(folder.result, ResultFile), _read(folder.plan, PlanFile)
     checkpoint = _newest(folder)
     try:
         manifest = verify(checkpoint)
     except Torn as error:
         raise UserError(f"{checkpoint} is damaged: {error}; put a copy of it in its place, or train again") from error
-    if manifest.step != plan["steps"]:
+    if manifest.step != plan.steps:
         raise UserError(
-            f"{path} is not finished: its newest checkpoint is of step {manifest.step} of {plan['steps']}; train it to "
+            f"{path} is not finished: its newest checkpoint is of step {manifest.step} of {plan.steps}; train it to "
             f"its end first: mixdist train --config {folder.config}"
         )
     averaged = "ema" in manifest.parts
@@ -82,7 +103,12 @@ def read_run(path: Path) -> FinishedRun:
         weights |= {
             name: weights[name][: len(task.classes)].clone() for name in ("classifier.weight", "classifier.bias")
         }
-    return FinishedRun(path, config, task, result, plan["hash"], manifest.identity, averaged, weights)
+    if task.classes and len(task.classes) != len(weights["classifier.weight"]):
+        raise UserError(
+            f"{folder.task} names {len(task.classes)} classes, the model tells {len(weights['classifier.weight'])} "
+            f"apart; put the run's own task.json in its place"
+        )
+    return FinishedRun(path, config, task, result, plan.hash, manifest.identity, averaged, weights)
 
 
 def _newest(folder: RunFolder) -> Path:
@@ -96,10 +122,7 @@ def _newest(folder: RunFolder) -> Path:
 def _task(folder: RunFolder, config: Config, fingerprint: str) -> Task:
     """Read task.json, or for a run that has none make it of the packed set, if that is still the one trained on."""
     if folder.task.is_file():
-        try:
-            return Task.model_validate(_read_json(folder.task))
-        except ValidationError as error:
-            raise UserError(f"{folder.task} is damaged: {error.errors()[0]['msg']}") from error
+        return _read(folder.task, Task)
     try:
         samples = find_samples(config)
     except DataError as error:
@@ -112,11 +135,12 @@ def _task(folder: RunFolder, config: Config, fingerprint: str) -> Task:
     return Task.of(samples.sl, samples.image_size)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read(path: Path, kind: type[Content]) -> Content:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return kind.model_validate_json(path.read_bytes())
+    except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} should hold a JSON object")
-    return found
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path} is damaged: {f'{field}: ' if field else ''}{first['msg']}") from error

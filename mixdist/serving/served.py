@@ -61,7 +61,7 @@ def _of_run(path: Path, device: torch.device) -> Served:
     _refuse_backbone(path, run.classifies)
     view = View(run.task.image_size, run.config.data.clip_frames)
     net = FromPixels(run.classifier(), run.task).to(device)
-    return Served(net, run.task, view, run.config.train.eval_batch, run.result["accuracy"], device)
+    return Served(net, run.task, view, run.config.train.eval_batch, run.result.accuracy, device)
 
 
 def _exported(path: Path, device: torch.device) -> Served:

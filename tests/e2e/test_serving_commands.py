@@ -172,6 +172,22 @@ def test_mistakes_get_one_line(copied, packed_sets, refused, said, arguments):
     refused(said, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("result.json", {"versions": "x"}, "run/result.json is damaged: versions: Input should be an object"),
+        ("result.json", {"accuracy": "x"}, "run/result.json is damaged: accuracy: Input should be a valid number"),
+        ("plan.json", {"steps": None}, "run/plan.json is damaged: steps: Input should be a valid integer"),
+        ("task.json", {"mean": [0.5]}, "run/task.json is damaged: mean.1: Field required"),
+        ("task.json", {"classes": ["ash"]}, "run/task.json names 1 classes, the model tells 3 apart"),
+    ],
+)
+def test_a_damaged_file_of_the_run_is_refused_by_name(copied, refused, file, content, said):
+    path = Path("run") / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
+    refused(said, "predict", "run", "set")
+
+
 def test_a_damaged_checkpoint_is_refused_by_name(copied, refused):
     newest = Path("run/checkpoints/latest").read_text().strip()
     path = Path("run/checkpoints") / newest / "ema.safetensors"

@@ -12,7 +12,7 @@ from tiny_run import FAMILIES, family_config
 from mixdist.config.schema import Config
 from mixdist.data.task import Task
 from mixdist.model.mixmodel import MixModel, build_model
-from mixdist.serving.finished_run import FinishedRun
+from mixdist.serving.finished_run import FinishedRun, ResultFile
 
 SIZE = 32
 CLASSES = ("ash", "birch", "cedar")
@@ -41,7 +41,7 @@ def finished_of(config: Config, accuracy: float | None = 50.0) -> tuple[Finished
         folder=Path("run"),
         config=config,
         task=TASK,
-        result={**result, "versions": versions},
+        result=ResultFile(**result, versions=versions),
         plan_hash="abc",
         identity={"method.arm": "sl"},
         averaged=False,

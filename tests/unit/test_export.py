@@ -170,9 +170,7 @@ def test_a_timm_that_no_longer_knows_the_model_is_told_with_the_one_that_did(tmp
     export(run, "timm", tmp_path / "out", "mit", pixels())
     monkeypatch.setattr(timm, "__version__", "9.9")
     unknown = other_model("vit", "vit_of_yore")
-    with pytest.raises(
-        UserError, match=rf"timm 9\.9 .*vit_of_yore.* pip install timm=={run.result['versions']['timm']}"
-    ):
+    with pytest.raises(UserError, match=rf"timm 9\.9 .*vit_of_yore.* pip install timm=={run.result.versions['timm']}"):
         export(finished_of_weights(run, unknown), "timm", tmp_path / "new", "mit", pixels())
     rewrite(tmp_path / "out", backbone="vit_of_yore")
     with pytest.raises(UserError, match=r"timm 9\.9 .*vit_of_yore.* pip install timm=="):
