@@ -64,7 +64,7 @@ class Console:
         """Write the line; any thread may call this."""
         self._screen.line(text)
 
-    def finish(self, result: dict[str, Any] | None) -> None:
+    def finish(self, result: dict[str, Any] | None, stopped: bool = False) -> None:
         """Remove the display and write the result, or how far the run came without one."""
         self._screen.close()
         if self._info is None:
