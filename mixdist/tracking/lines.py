@@ -76,12 +76,12 @@ def data_bound(record: StepRecord) -> str:
     waits = f"data-bound: {100 * record.data_wait:.0f} % of the time waits for images"
     if record.decode is None:  # of a run of an earlier mixdist, which is watched
         return f"{waits}; raise --data.workers or use --data.cache ram"
+    busy = f"{100 * record.decode:.0f} %"
     if record.decode == 0:
         return f"{waits}, though they are kept decoded: the processor is busy elsewhere, or a step is very short"
     if record.decode < min(0.5, record.data_wait / 2):
-        return f"{waits}, yet the workers are busy for {100 * record.decode:.0f} % only; use --data.cache ram"
-    busy = f"the workers are busy for {100 * record.decode:.0f} %"
-    return f"{waits}, {busy}; raise --data.workers or use --data.cache ram"
+        return f"{waits}, yet the workers are busy for {busy} only; more would not help, --data.cache ram may"
+    return f"{waits}, the workers are busy for {busy}; raise --data.workers or use --data.cache ram"
 
 
 COLLAPSED = (

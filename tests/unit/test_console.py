@@ -133,7 +133,7 @@ def test_waiting_for_data_is_told_once_and_not_for_the_first_window_of_a_phase()
     [
         (0.97, "images, the workers are busy for 97 %; raise --data.workers or use --data.cache ram"),
         (0.11, "images, the workers are busy for 11 %; raise --data.workers or use --data.cache ram"),  # this process
-        (0.02, "images, yet the workers are busy for 2 % only; use --data.cache ram"),
+        (0.02, "images, yet the workers are busy for 2 % only; more would not help, --data.cache ram may"),
         (0.0, "images, though they are kept decoded: the processor is busy elsewhere, or a step is very short"),
         (None, "images; raise --data.workers or use --data.cache ram"),
     ],
