@@ -11,6 +11,7 @@ from tiny_run import ALONE, make_trainer, tiny_config, tiny_set
 
 from mixdist.data import copies as copies_module
 from mixdist.data.copies import Copies
+from mixdist.engine.update import Updated
 from mixdist.engine.window import Window
 
 KEPT_NOWHERE = {"data.cache": "none"}
@@ -58,7 +59,8 @@ def test_the_share_of_a_window_is_that_of_the_busiest_pool(monkeypatch, before, 
     monkeypatch.setattr("mixdist.engine.window.time.perf_counter", lambda: clock[0])
     stream = SimpleNamespace(busy_s=before, copies=SimpleNamespace(take_seconds=lambda: 1.0))
     window = Window(ALONE, stream)
-    window.add(SimpleNamespace(losses=torch.ones(4), stepped=SimpleNamespace(norm=torch.ones(()))), 8)
+    stepped = SimpleNamespace(norm=torch.ones(()))
+    window.add(Updated(losses=torch.ones(2), counts=(8.0, 8.0), votes=torch.zeros(2), stepped=stepped), 8)
     stream.busy_s, clock[0] = after, 4.0
     measured = window.close()
     assert (measured.decode, measured.host_to_device) == (share, 0.25)
