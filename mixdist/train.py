@@ -104,7 +104,7 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
             sys.stdout.write(f"{folder.path} is finished (result.json); --run.resume fresh trains it again\n")
         return 0
     trackers = main_trackers(config.tracking) if world.is_main else Trackers()
-    result = None
+    result, stopped = None, False
     try:
         with world.together():
             if world.is_main:
@@ -121,11 +121,12 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
             result = make_result(trainer, samples, setup_s, time.perf_counter() - began)
             write_json(folder.result, result)
     except StoppedError as stop:
+        stopped = True
         if world.is_main:
             folder.write_stopped(trainer.progress.step, str(stop))
         raise
     finally:
-        trackers.finish(result)
+        trackers.finish(result, stopped)
     return 0
 
 

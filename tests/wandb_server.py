@@ -26,6 +26,8 @@ class WandbServer:
     queries: list[dict[str, Any]] = field(default_factory=list)  #: of each GraphQL request: query and variables
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  #: run id -> rows, in the order of arrival
     summary: dict[str, dict[str, Any]] = field(default_factory=dict)  #: run id -> the newest summary
+    ends: list[tuple[bool, int]] = field(default_factory=list)  #: of each start that ended: preempted?, and exit code
+    preempting: set[str] = field(default_factory=set)  #: run ids that said so in their present start
     files: dict[str, bytes] = field(default_factory=dict)  #: name -> content of each file uploaded
     everything: list[bytes] = field(default_factory=list)  #: each body as it came, unpacked
     answers: dict[str, Any] = field(default_factory=dict)  #: operation name -> data, before those of a run
@@ -49,6 +51,11 @@ class WandbServer:
                 self.history.setdefault(run, []).extend(rows)
             elif name == "wandb-summary.json":
                 self.summary[run] = rows[-1]
+        if body.get("preempting"):
+            self.preempting.add(run)
+        if body.get("complete"):
+            self.ends.append((run in self.preempting, body["exitcode"]))
+            self.preempting.discard(run)
 
     def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the data of a GraphQL answer."""

@@ -43,11 +43,12 @@ class TrackingConfig(Section):
     wandb: Literal["auto", "online", "offline", "disabled"] = Field(
         "auto", description="Weights & Biases; auto: online where the user is logged in, else offline"
     )
-    project: str = Field("mixdist", description="W&B project")
+    project: str = Field("mixdist", description="project of W&B and trackio")
     entity: str | None = Field(None, description="W&B entity; default: the user's own")
     group: str | None = Field(None, description="W&B group; default: the name of the run folder's parent")
     tags: list[str] = Field([], description="W&B tags, beside arm, backbone and data set")
     tensorboard: bool = Field(False, description="records and pictures for TensorBoard too, in run.dir/tensorboard")
+    trackio: bool = Field(False, description="numbers for trackio too, on this machine only")
     images: bool = Field(False, description="pictures of reconstructions go to W&B too, and so leave this machine")
     reconstruct_every: int | None = Field(
         None,

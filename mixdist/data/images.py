@@ -5,6 +5,7 @@ All three give the same bytes; only time and memory differ.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
@@ -52,6 +53,11 @@ class Images(Protocol):
     frames: int  #: images of one visit to a sample
     ahead: int  #: steps that should be asked for in advance: 0 where a call returns at once
 
+    @property
+    def busy_s(self) -> tuple[float, ...]:
+        """Seconds of reading and decoding so far, a mean of its workers for each pool; none where images are kept."""
+        ...
+
     def ask(self, ids: Ids, epoch: int) -> Asked:
         """Ask for the samples ``ids`` as the 0-based epoch sees them; `CENTRE` is what evaluation sees."""
         ...
@@ -65,7 +71,13 @@ class DirectImages:
     def __init__(self, split: Split, size: int, frames: int = 1, seed: int = 0) -> None:
         self.frames, self._size = frames, size
         self._reader = SampleReader(split, size, frames, seed)
+        self._busy_s = 0.0
         self._free: deque[npt.NDArray[np.uint8]] = deque(maxlen=2)  # fresh memory costs a page fault every 4 kB
+
+    @property
+    def busy_s(self) -> tuple[float, ...]:
+        """See `Images`; the one worker is this process."""
+        return (self._busy_s,)
 
     def ask(self, ids: Ids, epoch: int) -> Asked:
         """See `Images`."""
@@ -73,7 +85,9 @@ class DirectImages:
         out = self._free.pop() if self._free and self._free[-1].shape == shape else np.empty(shape, np.uint8)
 
         def read() -> Loaded:
+            began = time.perf_counter()
             unread = self._reader(ids, epoch, out)
+            self._busy_s += time.perf_counter() - began
             return Loaded(torch.from_numpy(out).flatten(0, 1), unread)
 
         return Asked(read, lambda: self._free.append(out))
@@ -87,6 +101,11 @@ class PooledImages:
         self._pool = Pool(setup, workers, slots)
         if pin:
             self._pool.pin()
+
+    @property
+    def busy_s(self) -> tuple[float, ...]:
+        """See `Images`."""
+        return (self._pool.busy_s,)
 
     def ask(self, ids: Ids, epoch: int) -> Asked:
         """See `Images`."""
@@ -103,6 +122,7 @@ class ResidentImages:
 
     ahead = 0
     frames = 1
+    busy_s: tuple[float, ...] = ()
 
     def __init__(self, ids: Ids, samples: int, images: torch.Tensor, unread: list[Unread]) -> None:
         self._images = images

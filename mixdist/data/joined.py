@@ -72,6 +72,11 @@ class JoinedImages:
         self._parts, self._starts = parts, starts
         self.ahead = max(part.ahead for part in parts)
 
+    @property
+    def busy_s(self) -> tuple[float, ...]:
+        """See `Images`."""
+        return tuple(seconds for part in self._parts for seconds in part.busy_s)
+
     def ask(self, ids: Ids, epoch: int) -> Asked:
         """See `Images`."""
         number = set_of(ids, self._starts)

@@ -12,6 +12,7 @@ from mixdist.data.augment import Augmentation
 from mixdist.data.bad import BadSamples
 from mixdist.data.batch import Preparation, Statistics
 from mixdist.data.cache import Access, make_images
+from mixdist.data.copies import Copies
 from mixdist.data.images import Images, ResidentImages
 from mixdist.data.index import UNLABELLED, PackedSet, Split
 from mixdist.data.joined import join
@@ -101,6 +102,7 @@ class Opener:
             prepare=self.preparation(packed, config.data.augment, packed if partners and partners.mixup else None),
             partners=partners,
             bad=self.bad,
+            copies=Copies(self.world.device),
             world=self.world,
             micro_batch=self.micro_batch,
             describe=lambda draw: f"draw {draw} from {packed.location}",

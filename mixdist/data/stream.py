@@ -14,6 +14,7 @@ import torch
 
 from mixdist.data.bad import BadSamples
 from mixdist.data.batch import Batch, Preparation
+from mixdist.data.copies import Copies
 from mixdist.data.images import Asked, Images, Loaded, in_flight
 from mixdist.data.mixing import Mixup, draw_partners, draw_shares
 from mixdist.data.order import Order, Rows, sample_of, set_of
@@ -67,11 +68,17 @@ class Stream:
     prepare: Preparation
     partners: Partners | None
     bad: BadSamples
+    copies: Copies
     world: World
     micro_batch: int | None
     describe: Callable[[int], str]  #: names a sample by its id
     approach: Approach = at_hand
     starts: Ids | None = None  #: first id of each labelled set, where several are joined (mixdist/data/joined.py)
+
+    @property
+    def busy_s(self) -> tuple[float, ...]:
+        """See `Images.busy_s`: of all pools that this stream is fed by."""
+        return (*self.images.busy_s, *(self.partners.images.busy_s if self.partners else ()))
 
     def epoch(self, epoch: int, steps: int, first_step: int = 0) -> Generator[list[Batch], None, None]:
         """Yield this rank's micro-batches for each step of a 0-based epoch, from ``first_step`` on.
@@ -113,20 +120,20 @@ class Stream:
         """Wait for the images; a row that cannot be read, itself or its partner, gets weight 0."""
         rows, frames = pending.rows, self.images.frames
         weight = rows.weight / np.float32(frames)  # the frames of one visit to a clip share its weight
-        found = []
-        for loaded in [asked.wait() for asked in pending.asked]:
-            found.append(self._to_device(loaded.images))
-            if loaded.unread:
-                self.bad.note(loaded.unread)
-                weight[[one.row for one in loaded.unread]] = 0
+        found = [asked.wait() for asked in pending.asked]
+        for unread in (loaded.unread for loaded in found if loaded.unread):
+            self.bad.note(unread)
+            weight[[one.row for one in unread]] = 0
         labels = self.labels[sample_of(rows.visits)].astype(np.int64)
+        each = [torch.from_numpy(np.repeat(values, frames)) for values in (labels, weight)]
+        labels_there, weight_there, images, *partners = self.copies(*each, *(loaded.images for loaded in found))
         return Batch(
-            images=found[0],
-            labels=self._to_device(torch.from_numpy(np.repeat(labels, frames))),
-            weight=self._to_device(torch.from_numpy(np.repeat(weight, frames))),
+            images=images,
+            labels=labels_there,
+            weight=weight_there,
             ids=np.repeat(rows.visits, frames),  # one crop and one mask for all frames of a visit
             epoch=epoch,
-            partners=self._frames_of(found[1], frames) if pending.partners else None,
+            partners=self._frames_of(partners[0], frames) if partners else None,
             mixup=self._mixup(pending, epoch),
             sets=self._sets(rows.visits),
             whole=bool(weight.all()),
@@ -140,12 +147,12 @@ class Stream:
         labels = np.repeat(self.labels[pending.drawn].astype(np.int64), self.images.frames)
         share = draw_shares(self.order.seed, epoch, pending.rows.visits, self.partners.mixup)
         share = np.repeat(share, self.images.frames)
-        return Mixup(self._to_device(torch.from_numpy(labels)), self._to_device(torch.from_numpy(share)))
+        return Mixup(*self.copies(torch.from_numpy(labels), torch.from_numpy(share)))
 
     def _sets(self, visits: Ids) -> torch.Tensor | None:
         if self.starts is None:
             return None
-        return self._to_device(torch.from_numpy(set_of(sample_of(visits), self.starts)))
+        return self.copies(torch.from_numpy(set_of(sample_of(visits), self.starts)))[0]
 
     def _frames_of(self, partners: torch.Tensor, frames: int) -> torch.Tensor:
         """Bring partners to as many frames a visit as the images have: where only one of the two sets has clips."""
@@ -154,11 +161,6 @@ class Stream:
         if theirs == frames:
             return partners
         return partners[::theirs].repeat_interleave(frames, 0)
-
-    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.world.device.type == "cuda" and tensor.device.type == "cpu" and not tensor.is_pinned():
-            tensor = tensor.pin_memory()
-        return tensor.to(self.world.device, non_blocking=True)
 
 
 class _Copied:

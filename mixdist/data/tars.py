@@ -6,6 +6,7 @@ docs/remote.md says what this is not. It is made to begin with: `mixdist index` 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,14 +76,21 @@ class DrawnImages:
         self.ahead = ahead
         self._tars, self._size, self._seed, self._bad, self._world = tars, size, seed, bad, world
         self._epoch: int | None = None
+        self._busy_s = 0.0
         self._drawn: Iterator[tuple[str, bytes]] = iter(())
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="mixdist-tars")  # one: the draws have an order
+
+    @property
+    def busy_s(self) -> tuple[float, ...]:
+        """See `Images`; the one worker is a thread, which also waits for tars that are not here yet."""
+        return (self._busy_s,)
 
     def ask(self, ids: Ids, epoch: int) -> Asked:
         """See `Images`. Each epoch begins with a draw of its own, so that a run resumed at its border goes on alike."""
         return Asked(self._reader.submit(self._read, len(ids), epoch).result)
 
     def _read(self, count: int, epoch: int) -> Loaded:
+        began = time.perf_counter()
         if epoch != self._epoch:
             self._epoch, world = epoch, self._world
             self._drawn = resampled(
@@ -103,4 +111,5 @@ class DrawnImages:
                 row += 1
             except ValueError as error:
                 self._bad.note_draw(DataError(f"image '{key}' of {self._tars.location} cannot be decoded: {error}"))
+        self._busy_s += time.perf_counter() - began
         return Loaded(torch.from_numpy(out), [])

@@ -50,7 +50,7 @@ class Trainer(Run):
         self.wait()
 
     def _run_phase(self, phase: Phase) -> Iterator[StepRecord]:
-        window = Window(self.world)  # wrapping and building the optimiser are part of a phase's cost
+        window = self._window(phase)  # wrapping and building the optimiser are part of a phase's cost
         update = self.updater(phase)
         done = self.progress.step - phase.first_step
         if done > 0 or phase.carry:
@@ -60,7 +60,10 @@ class Trainer(Run):
         with closing(update.strategy):
             for epoch in range(done // phase.steps_per_epoch, phase.epochs):
                 yield from self._run_epoch(epoch, update, guard, window)
-                window = Window(self.world)
+                window = self._window(phase)
+
+    def _window(self, phase: Phase) -> Window:
+        return Window(self.world, self.feed.train[phase.name])
 
     def updater(self, phase: Phase) -> Updater:
         """Make exactly the phase's parameters trainable, and build what drives them, with fresh moments."""
@@ -122,7 +125,7 @@ class Trainer(Run):
                         self.save(phase, update.strategy, ends_epoch and epoch + 1 == phase.epochs, record.accuracy)
                     if stop and self.progress.step < self.plan.steps:
                         self._stop()
-                    window = Window(self.world)
+                    window = self._window(phase)
 
     def _step(self, batches: list[Batch], step: int, update: Updater, guard: Guard, window: Window) -> None:
         """Make the update of 0-based ``step`` of the phase."""

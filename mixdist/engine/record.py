@@ -33,6 +33,8 @@ class StepRecord:
     data_wait: float  #: share of the window that this rank spent waiting for data, 0 to 1
     memory_mb: float  #: peak memory in MiB: of the device on a GPU, resident set size of the process elsewhere
     latency_s: float  #: training seconds so far; evaluation, checkpoints and set-up not counted
+    decode: float | None = None  #: share of the window that this rank's decoding workers were busy; 0: kept decoded
+    host_to_device: float | None = None  #: share of the window that this rank's GPU copied batches to it; 0 on a CPU
     accuracy: float | None = None  #: top-1 in percent on the test split, where this step ended with an evaluation
     top5: float | None = None  #: top-5 in percent; None for fewer than 6 classes
     tasks: dict[str, float] | None = None  #: top-1 in percent of each of data.tasks, by name; None where accuracy is

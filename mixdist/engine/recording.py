@@ -43,6 +43,8 @@ def make_record(
         grad_norm=measured.grad_norm,
         images_per_s=measured.images / measured.seconds,
         data_wait=measured.data_wait,
+        decode=measured.decode,
+        host_to_device=measured.host_to_device,
         memory_mb=peak_memory_mb(update.world.device),
         latency_s=progress.latency_s,
         accuracy=score.accuracy if score else None,

@@ -13,6 +13,7 @@ from statistics import fmean
 
 import torch
 
+from mixdist.data.stream import Stream
 from mixdist.engine.update import Updated
 from mixdist.world import World
 
@@ -27,6 +28,8 @@ class Measured:
     images: int
     seconds: float
     data_wait: float  #: share of the seconds
+    decode: float  #: share of the seconds that this rank's workers were busy, those of the busiest pool
+    host_to_device: float  #: share of the seconds that the device copied batches
     grad_norm: float  #: of the last step
     left_out_s: float  #: seconds of measuring, which are not among the others
     cosines: tuple[float, float, float] | None  #: means over the steps that were measured (`alignment.PAIRS`)
@@ -35,8 +38,9 @@ class Measured:
 class Window:
     """Collects steps from its making to `close`."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, stream: Stream) -> None:
+        self._world, self._stream = world, stream
+        self._busy_s = stream.busy_s
         self._losses: list[torch.Tensor] = []
         self._counts: list[tuple[float, float]] = []
         self._grad_norm = torch.zeros(())
@@ -85,10 +89,17 @@ class Window:
             images=self._images,
             seconds=seconds,
             data_wait=self._waited / seconds,
+            decode=self._decoded(seconds),
+            host_to_device=self._stream.copies.take_seconds() / seconds,  # which the device has done: it was waited for
             grad_norm=norm,
             left_out_s=self._left_out,
             cosines=self._mean_cosines(),
         )
+
+    def _decoded(self, seconds: float) -> float:
+        """Return the share of the seconds; workers may have begun on the first steps before the window was opened."""
+        spent = (now - before for before, now in zip(self._busy_s, self._stream.busy_s, strict=True))
+        return min(max(spent, default=0.0) / seconds, 1.0)
 
     def _mean_cosines(self) -> tuple[float, float, float] | None:
         """Return the means over the steps whose cosines are numbers; None without one."""

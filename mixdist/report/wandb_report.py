@@ -112,7 +112,11 @@ def _panels(reports: Any) -> list[Any]:
         line(title="Accuracy by epoch", x="epoch", y=["eval/accuracy"]),
         line(title="Loss terms over images", x="samples", y=["train/loss_ssl", "train/loss_sl"]),
         line(title="Throughput, images/s", x=seconds, y=["train/images_per_s"]),
-        line(title="Share of waiting for data", x=seconds, y=["train/data_wait"]),
+        line(
+            title="Shares of time: waiting for data, workers decoding, copies to the device",
+            x=seconds,
+            y=["train/data_wait", "train/decode", "train/host_to_device"],
+        ),
         bar(title="Throughput of the whole run, images/s", metrics=["images_per_s"]),
         bar(title="Device hours", metrics=["device_hours"]),
         reports.ParallelCoordinatesPlot(

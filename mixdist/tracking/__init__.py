@@ -10,6 +10,7 @@ from mixdist.tracking.console import open_console
 from mixdist.tracking.jsonl import JsonLines
 from mixdist.tracking.tensorboard import TensorBoard
 from mixdist.tracking.tracker import PhaseInfo, RunInfo, Tracker, Trackers
+from mixdist.tracking.trackio_sink import Trackio
 from mixdist.tracking.wandb_sink import WandbSink
 
 __all__ = ["PhaseInfo", "RunInfo", "Tracker", "Trackers", "main_trackers"]
@@ -31,6 +32,8 @@ def main_trackers(tracking: TrackingConfig) -> Trackers:
     trackers: list[Tracker] = [JsonLines(), console]
     if tracking.tensorboard:
         trackers.append(TensorBoard(console.message))
+    if tracking.trackio:
+        trackers.append(Trackio(tracking.project, console.message, tracking.timeout_s + START_OVER_S))
     if wandb == "auto":
         wandb = _FROM_ENVIRONMENT.get(os.environ.get("WANDB_MODE", ""), "online")
     if wandb == "online" or wandb == "offline":

@@ -64,7 +64,7 @@ class Console:
         """Write the line; any thread may call this."""
         self._screen.line(text)
 
-    def finish(self, result: dict[str, Any] | None) -> None:
+    def finish(self, result: dict[str, Any] | None, stopped: bool = False) -> None:
         """Remove the display and write the result, or how far the run came without one."""
         self._screen.close()
         if self._info is None:
@@ -106,10 +106,7 @@ class Console:
         if self._told_data_bound or first_window or not record.data_bound:
             return
         self._told_data_bound = True
-        self._screen.line(
-            f"data-bound: {100 * record.data_wait:.0f} % of the time waits for images; "
-            f"raise --data.workers or use --data.cache ram"
-        )
+        self._screen.line(lines.data_bound(record))
 
 
 def open_console() -> Console:

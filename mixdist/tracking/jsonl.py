@@ -48,7 +48,7 @@ class JsonLines:
     def message(self, text: str) -> None:
         """Do nothing: the file holds records only."""
 
-    def finish(self, result: dict[str, Any] | None) -> None:
+    def finish(self, result: dict[str, Any] | None, stopped: bool = False) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()

@@ -67,6 +67,23 @@ def probe(record: StepRecord, standing: Standing) -> str:
     )
 
 
+def data_bound(record: StepRecord) -> str:
+    """Say that the training waits for images, and what would shorten that.
+
+    Workers that are busy for less than half of the waiting, and of the window, are not what is waited for. What this
+    process decodes itself, without workers, fills most of its waiting.
+    """
+    waits = f"data-bound: {100 * record.data_wait:.0f} % of the time waits for images"
+    if record.decode is None:  # of a run of an earlier mixdist, which is watched
+        return f"{waits}; raise --data.workers or use --data.cache ram"
+    busy = f"{100 * record.decode:.0f} %"
+    if record.decode == 0:
+        return f"{waits}, though they are kept decoded: the processor is busy elsewhere, or a step is very short"
+    if record.decode < min(0.5, record.data_wait / 2):
+        return f"{waits}, yet the workers are busy for {busy} only; more would not help, --data.cache ram may"
+    return f"{waits}, the workers are busy for {busy}; raise --data.workers or use --data.cache ram"
+
+
 COLLAPSED = (
     "features have collapsed: to the backbone all images look alike, or lie on a line (spread, rank; docs/probes.md); "
     "a lower optim.ssl.base_lr or a longer warm-up is the first thing to try"

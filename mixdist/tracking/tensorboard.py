@@ -49,7 +49,7 @@ class TensorBoard:
     def message(self, text: str) -> None:
         """Do nothing: TensorBoard gets records only."""
 
-    def finish(self, result: dict[str, Any] | None) -> None:
+    def finish(self, result: dict[str, Any] | None, stopped: bool = False) -> None:
         """Write what waits and close the files."""
         if self._writer is not None:
             self._guarded(self._writer.close)

@@ -50,12 +50,13 @@ class Tracker(Protocol):
     def message(self, text: str) -> None:
         """Take a warning or a note for the user: one line."""
 
-    def finish(self, result: dict[str, Any] | None) -> None:
+    def finish(self, result: dict[str, Any] | None, stopped: bool = False) -> None:
         """Close the place; called once, also where ``start`` never was.
 
         Args:
             result: what result.json holds, or None where an error or an interruption ended the run. Trackers read
                 what `mixdist.engine.result` puts there.
+            stopped: a signal asked the run to stop, and it has saved: the same command goes on there.
         """
 
 
@@ -80,8 +81,8 @@ class Trackers:
         for tracker in self._trackers:
             tracker.message(text)
 
-    def finish(self, result: dict[str, Any] | None) -> None:
+    def finish(self, result: dict[str, Any] | None, stopped: bool = False) -> None:
         """Finish each tracker, in order, also after one of them raised; its error is raised at the end."""
         with ExitStack() as stack:
             for tracker in reversed(self._trackers):
-                stack.callback(tracker.finish, result)
+                stack.callback(tracker.finish, result, stopped)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mixdist.engine.record import StepRecord
+from mixdist.errors import StoppedError
 from mixdist.files import write_text
 from mixdist.tracking import wandb_media
 from mixdist.tracking.background import Background
@@ -92,12 +93,12 @@ class WandbSink:
     def message(self, text: str) -> None:
         """Do nothing: W&B gets records only."""
 
-    def finish(self, result: dict[str, Any] | None) -> None:
+    def finish(self, result: dict[str, Any] | None, stopped: bool = False) -> None:
         """Close the run; give up, with a line, where that takes too long."""
         if self._thread is None:
             return
         patience_s = self._close_timeout_s if result is not None else min(self._close_timeout_s, STOP_TIMEOUT_S)
-        closed = self._thread.close(partial(self._guarded, partial(self._close, result)), patience_s)
+        closed = self._thread.close(partial(self._guarded, partial(self._close, result, stopped)), patience_s)
         self._given_up = True
         if not closed:
             self._message(f"W&B did not finish in {patience_s:g} s and is left{self._how_to_upload()}")
@@ -192,7 +193,7 @@ class WandbSink:
         if last:
             self._run.log(last)
 
-    def _close(self, result: dict[str, Any] | None) -> None:
+    def _close(self, result: dict[str, Any] | None, stopped: bool) -> None:
         if self._run is None:
             return
         if result is not None:
@@ -203,7 +204,9 @@ class WandbSink:
                 Exception
             ) as error:  # tables and pictures are uploaded apart, which may fail where numbers get through
                 self._say(f"W&B did not get the pictures and tables of the end ({_one_line(error)})")
-        self._run.finish(exit_code=0 if result is not None else 1)
+        if stopped:  # with that and an exit code, W&B shows the run as preempted, and not as failed, until it goes on
+            self._run.mark_preempting()
+        self._run.finish(exit_code=0 if result is not None else StoppedError.exit_code if stopped else 1)
         if self._part is not None and not self._unsent + self._dropped:
             mark_sent(self._part)
 

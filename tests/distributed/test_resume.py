@@ -31,6 +31,8 @@ MEASURED = {
     "images_per_s",
     "data_wait",
     "data_bound",
+    "decode",
+    "host_to_device",
     "memory_mb",
     "latency_s",
 }  # the fields of a record that may differ

@@ -95,6 +95,8 @@ NOT_RUN = [
     NotRun(r"^mixdist compare .*--wandb", "a login", "tests/e2e/test_wandb_report.py"),
     NotRun(r"^mixdist sync", "a login", "tests/e2e/test_wandb_server.py"),
     NotRun(r"^mixdist reproduce table4", "two sets, of 110,000 and 60,000 images", "tests/e2e/test_reproduce.py"),
+    NotRun(r"^trackio", "a server never ends", "tests/unit/test_trackio.py"),
+    NotRun(r"--tracking\.trackio", "it would write into the user's own trackio", "tests/unit/test_trackio.py"),
     NotRun(r"^docker", "a Docker engine", "tests/e2e/test_docker.py"),
     NotRun(r"^sbatch --array", "a cluster", "tests/e2e/test_reproduce_slurm.py"),
     NotRun(r"^srun", "a cluster", "tests/distributed/test_slurm.py"),

@@ -50,6 +50,8 @@ RECORD = {
     "images_per_s": float,
     "data_wait": float,
     "data_bound": bool,
+    "decode": float,
+    "host_to_device": float,
     "memory_mb": float,
     "latency_s": float,
     "accuracy": float | None,

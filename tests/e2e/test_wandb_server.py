@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,16 @@ def command(arguments: list[str], folder: Path, server: WandbServer | None) -> D
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(launching.checkpoints(folder / CANARY / "seed0")[-1] / "model.safetensors")
+
+
+# The training as typed, but for its few seconds of patience with W&B after a signal, which a busy machine may exceed.
+PATIENT = """
+import sys
+from mixdist.tracking import wandb_sink
+from mixdist.train import main
+wandb_sink.STOP_TIMEOUT_S = 60
+sys.exit(main())
+"""
 
 
 @dataclass(frozen=True)
@@ -152,6 +164,31 @@ def test_a_stopped_run_is_one_run_there_and_nothing_private_is_sent(undisturbed:
     assert set(server.history) == {run}
     assert nothing.out.startswith("nothing to upload")
     assert same(weights(tmp_path), undisturbed.weights)
+
+
+@pytest.mark.slow
+def test_a_run_stopped_by_a_signal_is_preempted_there_until_it_goes_on(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    long = {"method.ssl_epochs": 100, "method.sl_epochs": 100, "run.save_every_epochs": 50, "train.eval_every": 100}
+    settings = {**SETTINGS, **long, "data.sl": undisturbed.data, "tracking.wandb": "online", "tracking.timeout_s": 60}
+    with wandb_server() as server:
+        (tmp_path / "home").mkdir()
+        environment = launching.environment() | server.environment | {"HOME": str(tmp_path / "home")}
+        command = [sys.executable, "-c", PATIENT, *launching.flags(settings)]
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+        launching.wait_for(lambda: server.history, process)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=launching.TIMEOUT_S)
+        assert process.returncode == 75, out
+        assert server.ends == [(True, 75)]
+        second = train(tmp_path, undisturbed.data, server, **long)
+    assert second.code == 0, second.err
+    assert server.ends == [(True, 75), (False, 0)]
+    ((_, rows),) = server.history.items()  # one run, each step once
+    assert [row["_step"] for row in rows] == [
+        record["step"] for record in launching.records(tmp_path / CANARY / "seed0")
+    ]
 
 
 @pytest.mark.slow

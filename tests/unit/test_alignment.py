@@ -154,8 +154,8 @@ def test_off_makes_no_forward_more(data, tmp_path, monkeypatch):
     assert counts[1] - counts[0] == 2  # of steps 4 and 6
 
 
-def test_a_step_without_labels_leaves_its_window_without_cosines():
-    window = Window(ALONE)
+def test_a_step_without_labels_leaves_its_window_without_cosines(data, tmp_path):
+    window = Window(ALONE, make_trainer(tiny_config(data, tmp_path)).feed.train["mix"])
     assert window._mean_cosines() is None
     window.align(torch.tensor([math.nan, 1.0, math.nan]))
     assert window._mean_cosines() is None

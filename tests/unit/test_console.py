@@ -128,6 +128,23 @@ def test_waiting_for_data_is_told_once_and_not_for_the_first_window_of_a_phase()
     assert stream.getvalue().count("data-bound: 12 % of the time waits for images") == 1
 
 
+@pytest.mark.parametrize(
+    ("decode", "told"),
+    [
+        (0.97, "images, the workers are busy for 97 %; raise --data.workers or use --data.cache ram"),
+        (0.11, "images, the workers are busy for 11 %; raise --data.workers or use --data.cache ram"),  # this process
+        (0.02, "images, yet the workers are busy for 2 % only; more would not help, --data.cache ram may"),
+        (0.0, "images, though they are kept decoded: the processor is busy elsewhere, or a step is very short"),
+        (None, "images; raise --data.workers or use --data.cache ram"),
+    ],
+)
+def test_who_waits_for_data_is_told_whether_its_workers_are_the_bottleneck(decode: float | None, told: str) -> None:
+    console, stream, _ = plain()
+    console.log(RECORD)
+    console.log(replace(RECORD, step=2, data_wait=0.12, decode=decode))
+    assert f"data-bound: 12 % of the time waits for {told}\n" in stream.getvalue()
+
+
 def test_updates_that_were_left_out_are_told_where_there_are_more_of_them() -> None:
     console, stream, _ = plain()
     for step, skipped in ((1, 0), (2, 3), (3, 3), (4, 4)):

@@ -49,7 +49,7 @@ class Recorder:
     def message(self, text: str) -> None:
         self.told.append((self.name, "message", text))
 
-    def finish(self, result: dict[str, Any] | None) -> None:
+    def finish(self, result: dict[str, Any] | None, stopped: bool = False) -> None:
         self.told.append((self.name, "finish", result))
         if self.fails:
             raise OSError("disk full")

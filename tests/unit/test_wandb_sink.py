@@ -45,6 +45,7 @@ class FakeRun:
         self.summary: dict[str, Any] = {}
         self.axes: dict[str, str | None] = {}
         self.exit_code: int | None = None
+        self.preempting = False
 
     def define_metric(self, name: str, step_metric: str | None = None) -> None:
         self.axes[name] = step_metric
@@ -53,6 +54,10 @@ class FakeRun:
         self.on_log()
         assert step == values.get("step")
         self.logged.append(values)
+
+    def mark_preempting(self) -> None:
+        assert self.exit_code is None
+        self.preempting = True
 
     def finish(self, exit_code: int) -> None:
         self.exit_code = exit_code
@@ -215,6 +220,19 @@ def test_a_run_that_is_stopped_waits_for_wandb_a_few_seconds_at_most(
         assert "W&B did not finish in 0.1 s and is left" in said[-1]
     finally:
         release.set()
+
+
+@pytest.mark.parametrize(
+    ("result", "stopped", "told"), [(RESULT, False, (False, 0)), (None, False, (False, 1)), (None, True, (True, 75))]
+)
+def test_a_run_that_was_stopped_is_preempted_there_and_one_that_broke_off_has_failed(
+    tmp_path: Path, use: Any, result: dict[str, Any] | None, stopped: bool, told: tuple[bool, int]
+) -> None:
+    fake = use(FakeWandb())
+    tracker = sink([])
+    tracker.start(info(tmp_path))
+    tracker.finish(result, stopped)
+    assert (fake.runs[0].preempting, fake.runs[0].exit_code) == told
 
 
 def test_a_refused_online_run_goes_on_offline_and_says_how_to_upload_it(tmp_path: Path, use: Any) -> None:

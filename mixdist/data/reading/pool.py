@@ -44,6 +44,7 @@ class Pool:
         self._images = torch.from_numpy(images)
         self._free = deque(range(slots))
         self._waiting: deque[Ticket] = deque()
+        self.busy_s = 0.0  #: that a worker has spent reading and decoding what was waited for, a mean of all
         self._workers = [_Worker(setup, descriptor) for _ in range(workers)]
         self.close = weakref.finalize(
             self, _close, self._workers
@@ -77,7 +78,9 @@ class Pool:
         unread: list[Unread] = []
         for number, worker in enumerate(self._workers):
             first, _ = self._part(number, ticket.count)
-            unread += [replace(one, row=first + one.row) for one in worker.answer()]
+            found, busy_s = worker.answer()
+            unread += [replace(one, row=first + one.row) for one in found]
+            self.busy_s += busy_s / len(self._workers)
         start = ticket.slot * self._rows
         return self._images[start : start + ticket.count].flatten(0, 1), unread
 
@@ -113,14 +116,15 @@ class _Worker:
         except BrokenPipeError:
             raise self._died() from None
 
-    def answer(self) -> list[Unread]:
+    def answer(self) -> tuple[list[Unread], float]:
+        """Return what the oldest request could not read, and the seconds that it took the worker."""
         try:
             answer = json.loads(self._answers.recv_bytes())
         except EOFError:
             raise self._died() from None
         if "error" in answer:
             raise DataError(answer["error"])
-        return [Unread(**one) for one in answer["unread"]]
+        return [Unread(**one) for one in answer["unread"]], answer["busy_s"]
 
     def _died(self) -> MixdistError:
         code = self._process.wait()

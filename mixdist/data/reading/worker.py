@@ -10,6 +10,7 @@ import json
 import mmap
 import signal
 import sys
+import time
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,11 +36,13 @@ def main(requests_fd: int, answers_fd: int, memory_fd: int) -> None:
             request = Request.unpack(requests.recv_bytes())
         except EOFError:
             return
+        began = time.perf_counter()
         try:
             reader = reader or _open(setup)
             rows = slice(request.first_row, request.first_row + request.count)
             unread = reader(ids[rows], request.epoch, images[rows])
-            answer: dict[str, Any] = {"unread": [asdict(one) for one in unread]}
+            busy_s = time.perf_counter() - began
+            answer: dict[str, Any] = {"unread": [asdict(one) for one in unread], "busy_s": busy_s}
         except MixdistError as error:
             answer = {"error": str(error)}
         try:
