@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     return SICK if any(one.state == "fail" for one in findings) else 0
 
 
-def examine(run_dir: Path, data: Path | None, timeout_s: float) -> list[Finding]:
+def examine(run_dir: Path, data: str | None, timeout_s: float) -> list[Finding]:
     """Return all findings; the ranks' test runs beside the others."""
     count = torch.cuda.device_count()
     with Ranks(count or 2) as ranks:
@@ -54,7 +54,7 @@ def examine(run_dir: Path, data: Path | None, timeout_s: float) -> list[Finding]
 
 def _parser() -> Parser:
     parser = Parser("mixdist doctor", "Say whether this machine can train, and what to do where it cannot.")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="a packed set, to be checked too")
+    parser.add_argument("--data", metavar="DIR", help="a packed set (folder or URL), to be checked too")
     parser.add_argument("--run-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs will lie (runs)")
     parser.add_argument(
         "--timeout", type=float, default=30, metavar="S", help="seconds that the ranks' test may take (%(default)s)"
