@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -64,8 +64,10 @@ def to_yaml(config: Config) -> str:
 def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Yield (dotted key, field) of every setting, in the order of the schema."""
     for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from fields(info.annotation, f"{prefix}{name}.")
+        kind = info.annotation
+        plain = get_origin(kind) is None  # Python 3.10 takes dict[str, int] for a type
+        if plain and isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from fields(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", info
 
