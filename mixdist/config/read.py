@@ -72,6 +72,11 @@ def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[
             yield f"{prefix}{name}", info
 
 
+def default_of(field: FieldInfo) -> Any:
+    """Return what a setting is where nobody sets it."""
+    return field.get_default(call_default_factory=True, validated_data={})  # which pydantic 2.10 cannot do without
+
+
 def _parse_arguments(argv: list[str], program: str) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog=program, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML file(s)")
@@ -79,7 +84,7 @@ def _parse_arguments(argv: list[str], program: str) -> dict[str, Any]:
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and leave")
     known = dict(fields())
     for key, info in known.items():
-        default = "" if info.is_required() else f" (default: {info.get_default(call_default_factory=True)})"
+        default = "" if info.is_required() else f" (default: {default_of(info)})"
         text = f"{info.description}{default}".replace("%", "%%")
         parser.add_argument(f"--{key}", metavar="VALUE", default=argparse.SUPPRESS, help=text)
     try:
