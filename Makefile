@@ -39,7 +39,7 @@ test-lowest:  ## what works with the lowest versions that pyproject.toml allows;
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev,quickstart]'
 	# timm's test_maxvit came later
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n 2 --dist loadfile -m "not minutes" -k "not maxvit" \
-	  tests/unit tests/numerics tests/e2e/test_commands.py tests/e2e/test_serving_commands.py
+	  tests/unit tests/e2e/test_commands.py tests/e2e/test_serving_commands.py
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest tests/distributed/test_engines.py -k "5_updates or resnet_agree"
 
 lint: $(STAMP)  ## format, lint, types and the rooms' import rule

@@ -315,6 +315,7 @@ def test_shards_that_cannot_be_had_are_named_with_the_reason_and_the_others_are_
     missed = split.shards[0].samples + split.shards[1].samples
     assert found(report, "samples").detail == f"{missed} not looked at, in shards that could not be read"
     assert found(report, "samples", "test").level == "ok"
+    assert found(report, "leakage", "set").detail.endswith("of a train sample, of those that could be read")
 
 
 def test_a_server_that_is_gone_is_not_asked_for_each_of_its_shards(server, cache):

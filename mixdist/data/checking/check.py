@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,8 @@ def check_set(location: str | Path, options: CheckOptions, cache: NodeCache | No
     seen = visit(packed, decoded, repeated_marks(packed.splits), options.workers)
     findings = [_shards(seen)]
     findings += [_samples(split, seen, int(decoded[name].sum())) for name, split in packed.splits.items()]
-    findings += duplicate_findings(packed.splits, {name: looked.digests for name, looked in seen.samples.items()})
+    repeated = duplicate_findings(packed.splits, {name: looked.digests for name, looked in seen.samples.items()})
+    findings += [_of_those_read(each) for each in repeated] if seen.unread else repeated
     for split in packed.splits.values():
         findings += [_coverage(split), *_balance(packed, split), _sizes(split)]
     if "train" in packed.splits:
@@ -109,6 +110,12 @@ def _samples(split: Split, seen: Seen, decoded: int) -> Finding:
         return Finding("damaged", split.name, "samples", "; ".join(wrong))
     whole = f"{len(split.index):,} samples have the CRC-32 of the index; {decoded:,} images decoded"
     return Finding("ok", split.name, "samples", whole)
+
+
+def _of_those_read(finding: Finding) -> Finding:
+    if finding.level != "ok":
+        return finding
+    return replace(finding, level="info", detail=f"{finding.detail}, of those that could be read")
 
 
 def _coverage(split: Split) -> Finding:
