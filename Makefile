@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST := .venv-lowest
 RUNS := runs/quickstart
 ARMS := sl ssl+sl mixtraining
 SEEDS := 0 1
 
-.PHONY: help quickstart test test-minutes lint clean
+.PHONY: help quickstart test test-minutes test-lowest lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -32,6 +33,15 @@ test: $(STAMP)  ## the suite, but for what test-minutes has
 test-minutes: $(STAMP)  ## engines held against each other, faults, signals, hangs, restarts, two nodes
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m minutes
 
+test-lowest:  ## what works with the lowest versions that pyproject.toml allows; PYTHON=python3.10 for the lowest Python too
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev,quickstart]'
+	# timm's test_maxvit came later
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n 2 --dist loadfile -m "not minutes" -k "not maxvit" \
+	  tests/unit tests/e2e/test_commands.py tests/e2e/test_serving_commands.py
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest tests/distributed/test_engines.py -k "5_updates or resnet_agree"
+
 lint: $(STAMP)  ## format, lint, types and the rooms' import rule
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -39,4 +49,4 @@ lint: $(STAMP)  ## format, lint, types and the rooms' import rule
 	$(BIN)/lint-imports
 
 clean:  ## remove the environment, runs and caches; packed data stays
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf $(VENV) $(LOWEST) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

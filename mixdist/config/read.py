@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -64,10 +64,17 @@ def to_yaml(config: Config) -> str:
 def fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Yield (dotted key, field) of every setting, in the order of the schema."""
     for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from fields(info.annotation, f"{prefix}{name}.")
+        kind = info.annotation
+        plain = get_origin(kind) is None  # Python 3.10 takes dict[str, int] for a type
+        if plain and isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from fields(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", info
+
+
+def default_of(field: FieldInfo) -> Any:
+    """Return what a setting is where nobody sets it."""
+    return field.get_default(call_default_factory=True, validated_data={})  # which pydantic 2.10 cannot do without
 
 
 def _parse_arguments(argv: list[str], program: str) -> dict[str, Any]:
@@ -77,7 +84,7 @@ def _parse_arguments(argv: list[str], program: str) -> dict[str, Any]:
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and leave")
     known = dict(fields())
     for key, info in known.items():
-        default = "" if info.is_required() else f" (default: {info.get_default(call_default_factory=True)})"
+        default = "" if info.is_required() else f" (default: {default_of(info)})"
         text = f"{info.description}{default}".replace("%", "%%")
         parser.add_argument(f"--{key}", metavar="VALUE", default=argparse.SUPPRESS, help=text)
     try:

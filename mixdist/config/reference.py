@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from mixdist.config.read import fields
+from mixdist.config.read import default_of, fields
 
 HEADER = """# Configuration
 
@@ -28,7 +28,7 @@ def reference() -> str:
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
-    value = info.get_default(call_default_factory=True)
+    value = default_of(info)
     return "none" if value is None else f"`{value}`"
 
 

@@ -98,6 +98,12 @@ class Split:
             return self.place.cache.open(join(self.place.location, shard.name), shard.bytes, shard.sha256)
         return self.shard_path(number).open("rb")
 
+    def forget_shard(self, number: int) -> None:
+        """Remove the copy of a remote shard from this machine; what has it open or mapped keeps it."""
+        shard = self.shards[number]
+        if self.place.cache:
+            self.place.cache.forget(join(self.place.location, shard.name), shard.sha256)
+
     @property
     def fingerprint(self) -> list[str]:
         """Hashes of the shards and of the index: the same shards may be indexed with other labels or another split."""

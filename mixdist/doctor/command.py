@@ -46,15 +46,16 @@ def main(argv: Sequence[str]) -> int:
     return SICK if any(one.state == "fail" for one in findings) else 0
 
 
-def examine(run_dir: Path, data: Path | None, ranks_s: float | None) -> list[Finding]:
+def examine(run_dir: Path, data: str | None, ranks_s: float | None) -> list[Finding]:
     """Return all findings; the ranks' test runs beside the others, for ``ranks_s`` seconds at most, or not at all."""
     if ranks_s is None:
         return _findings(run_dir, data)
-    with Ranks(torch.cuda.device_count() or 2) as ranks:
+    gpus = torch.cuda.device_count()
+    with Ranks(gpus or 2, bool(gpus)) as ranks:
         return [*_findings(run_dir, data), ranks.finding(ranks_s)]
 
 
-def _findings(run_dir: Path, data: Path | None) -> list[Finding]:
+def _findings(run_dir: Path, data: str | None) -> list[Finding]:
     count = torch.cuda.device_count()
     findings = [*gpus(), interfaces(), shared_memory(count), open_files(), *disk(run_dir)]
     return [*findings, ffmpeg(), deepspeed(count), wandb(), *([packed_set(data)] if data else [])]
@@ -62,7 +63,7 @@ def _findings(run_dir: Path, data: Path | None) -> list[Finding]:
 
 def _parser() -> Parser:
     parser = Parser("mixdist doctor", "Say whether this machine can train, and what to do where it cannot.")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="a packed set, to be checked too")
+    parser.add_argument("--data", metavar="DIR", help="a packed set (folder or URL), to be checked too")
     parser.add_argument("--run-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs will lie (runs)")
     parser.add_argument(
         "--timeout", type=float, default=30, metavar="S", help="seconds that the ranks' test may take (%(default)s)"

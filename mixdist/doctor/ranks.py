@@ -23,12 +23,16 @@ WAY_OUT = {
     "IOMMU off in the BIOS; NCCL_DEBUG=INFO says more",
     "peer copies": "a GPU reads other bytes from its peer: NCCL_P2P_DISABLE=1, or switch IOMMU off in the BIOS",
 }
+WITHOUT_GPU = (
+    "is the machine busy? --timeout gives more time; or a firewall between its own ports: GLOO_SOCKET_IFNAME=lo"
+)
 
 
 class Ranks:
     """The processes; they work while other checks do, and are gone when the block is left."""
 
-    def __init__(self, count: int, command: tuple[str, ...] = CHILD) -> None:
+    def __init__(self, count: int, gpus: bool, command: tuple[str, ...] = CHILD) -> None:
+        self._gpus = gpus
         self._folder = tempfile.TemporaryDirectory(prefix="mixdist-doctor-")
         self._count, self._began = count, time.monotonic()
         meeting = Path(self._folder.name) / "meeting"
@@ -74,10 +78,15 @@ class Ranks:
         rank = crashed if crashed is not None else min(hanging, key=lambda each: len(behind[each]))
         at = next(stage for stage in STAGES if stage not in behind[rank])
         if crashed is None:
-            return Finding("ranks", "fail", f"rank {rank} hung before '{at}' ({timeout_s:g} s)", WAY_OUT[at])
+            return Finding("ranks", "fail", f"rank {rank} hung before '{at}' ({timeout_s:g} s)", self._way_out(at))
         last = next((line for line in reversed(texts[rank].splitlines()) if line.strip() and line not in STAGES), "")
         how = f"exit code {codes[rank]}" if (codes[rank] or 0) > 0 else f"signal {-(codes[rank] or 0)}"
-        return Finding("ranks", "fail", f"rank {rank} crashed before '{at}' ({how}) {last.strip()[:160]}", WAY_OUT[at])
+        return Finding(
+            "ranks", "fail", f"rank {rank} crashed before '{at}' ({how}) {last.strip()[:160]}", self._way_out(at)
+        )
+
+    def _way_out(self, at: str) -> str:
+        return WAY_OUT[at] if self._gpus or at in ("started", "joined") else WITHOUT_GPU
 
 
 def interfaces() -> Finding:

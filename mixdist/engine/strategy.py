@@ -113,10 +113,10 @@ class Replicas:
         self._ddp = None
         if world.size > 1:
             gpu = [world.device.index] if world.device.type == "cuda" else None
-            # Buffers are averaged when the model is published, not sent around before each forward.
-            self._ddp = self.module = DistributedDataParallel(
-                self.module, device_ids=gpu, forward_sync_buffers=False, gradient_as_bucket_view=True
-            )
+            self._ddp = self.module = DistributedDataParallel(self.module, device_ids=gpu, gradient_as_bucket_view=True)
+            # Buffers are averaged when the model is published, not sent around before each forward. Set here, as the
+            # constructor's name for it is not the same in all torch.
+            self._ddp.broadcast_buffers = False
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
         """Hold DDP's all-reduce back until a step's last micro-batch."""

@@ -9,7 +9,7 @@ from functools import cache
 from statistics import fmean, stdev
 from typing import Any
 
-from mixdist.config.read import fields
+from mixdist.config.read import default_of, fields
 from mixdist.report.run import Run
 
 ARMS = ("sl", "ssl+sl", "mixtraining")  #: the order of every table and plot
@@ -176,7 +176,7 @@ def _compared(run: Run) -> dict[str, Any]:
 @cache
 def _defaults() -> dict[str, Any]:
     """Return the default of each setting that has one, as config.yaml writes it."""
-    found = {key: info.get_default(call_default_factory=True) for key, info in fields() if not info.is_required()}
+    found = {key: default_of(info) for key, info in fields() if not info.is_required()}
     return {key: value if value is None else _written(value) for key, value in found.items()}
 
 

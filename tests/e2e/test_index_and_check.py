@@ -89,7 +89,7 @@ def test_damage_gives_exit_code_2_and_warnings_do_so_only_when_strict(tars: Path
         (("index", "tars", "--workers", "0"), "--workers 0 is out of range"),
         (("check", "tars"), "has no manifest.json"),
         (("check", "tars", "--decode", "some"), "--decode some is not a number"),
-        (("check",), "required: DIR"),
+        (("check",), "required: SET"),
     ],
 )
 def test_mistakes_are_one_line(tars: Path, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from clips import write_clip
 from file_server import Fault, Served, serving
-from launching import QUIET, TINY_VIT, Done, mixdist, records, result, run, train
+from launching import QUIET, TINY_VIT, Done, flags, mixdist, records, result, run, train
 
 pytestmark = pytest.mark.slow
 
@@ -126,3 +126,29 @@ def test_frames_of_clips_are_mixed_into_images(packed_sets: Path, clips: Path, t
     done = run(train(1, settings), tmp_path)
     assert (done.code, done.errors) == (0, []), done.err
     assert {record["phase"] for record in records(tmp_path / "run")} == {"ssl", "mix", "sl"}
+
+
+def test_a_remote_set_is_checked_by_its_url_and_a_lost_shard_is_named(
+    shards: Path, server: Served, tmp_path: Path
+) -> None:
+    address = server.url.replace("://", "://user:secret@") + "/sets/tiny"
+    done = run(mixdist("check", address, "--cache-dir", "cache"), tmp_path)
+    assert (done.code, done.errors) == (0, []), done.err
+    here = run(mixdist("check", str(shards)), tmp_path)
+    assert done.out.splitlines()[:-1] == here.out.splitlines()[:-1]
+    assert done.out.splitlines()[-1] == f"{server.url}/sets/tiny is whole; warnings: 0"
+    del server.files["sets/tiny/train-000002.tar"]
+    done = run(mixdist("check", address, "--cache-dir", "cache"), tmp_path)
+    assert (done.code, done.errors) == (2, []), done.err
+    assert "train-000002.tar" in done.out
+    assert "there is no such file" in " ".join(done.out.split())
+    assert done.out.splitlines()[-1].startswith(f"{server.url}/sets/tiny is damaged: upload the set again")
+    assert "secret" not in done.out + done.err
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_run_from_a_remote_set_is_planned(server: Served, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "data.sl": f"{server.url}/sets/tiny", "data.cache_dir": tmp_path / "cache"}
+    done = run(mixdist("plan", *flags(settings), "--probe-seconds", "0"), tmp_path)
+    assert (done.code, done.errors) == (0, []), done.err
+    assert "SSL 97 images, SL 49 labelled, 3 classes" in done.out

@@ -19,8 +19,8 @@ from mixdist.errors import UserError
 PROPERTIES = namedtuple("Properties", "name major minor")
 
 
-def ranks(script, timeout_s=20.0):
-    with Ranks(2, (sys.executable, "-S", "-c", script)) as started:
+def ranks(script, timeout_s=20.0, gpus=False):
+    with Ranks(2, gpus, (sys.executable, "-S", "-c", script)) as started:
         processes = [process.pid for process in started._processes]
         found = started.finding(timeout_s)
     for process in processes:
@@ -29,14 +29,16 @@ def ranks(script, timeout_s=20.0):
     return found
 
 
-def test_ranks_that_hang_are_ended_and_told_with_the_way_out():
+@pytest.mark.parametrize(("gpus", "way_out"), [(True, "NCCL_P2P_DISABLE=1"), (False, "GLOO_SOCKET_IFNAME=lo")])
+def test_ranks_that_hang_are_ended_and_told_with_the_way_out(gpus, way_out):
     found = ranks(
         "import signal, sys\nprint('started\\njoined', flush=True)\nif sys.argv[2] == '1': signal.pause()",
         timeout_s=4.0,
+        gpus=gpus,
     )
     assert found.state == "fail"
     assert found.said == "rank 1 hung before 'all-reduce' (4 s)"
-    assert "NCCL_P2P_DISABLE=1" in found.mend
+    assert way_out in found.mend
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_a_rank_that_crashes_is_told_though_the_others_wait_for_it(dying, how):
 
 
 def test_real_ranks_sum():
-    with Ranks(2) as started:
+    with Ranks(2, gpus=False) as started:
         found = started.finding(timeout_s=120)
     assert (found.state, found.mend) == ("ok", "")
     assert "joined, all-reduce" in found.said

@@ -187,13 +187,18 @@ def test_webdataset_reads_a_partly_labelled_table(tmp_path):
         ([("a.png", "-1")], "line 2: label -1 may mean a class or none; leave the cell empty"),
         ([("a.png", "cat", "more")], "line 2: 3 cells where the header has 2"),
         ([("a.png",)], "line 2: 1 cells where the header has 2"),
-        ([("a.png\0", "cat")], "line 2: .*zero byte|line 2: line contains NUL"),
         ([], r"list\.csv has no rows below its header"),
     ],
 )
 def test_rows_that_cannot_be_used_are_named_by_line(tmp_path, rows, message):
     write_images(tmp_path, "a.png", "b.png")
     refused(table(tmp_path / "list.csv", *rows), message)
+
+
+def test_a_zero_byte_is_named_by_line(tmp_path):
+    write_images(tmp_path, "a.png")
+    (tmp_path / "list.csv").write_text("path,label\na.png\0,cat\n")  # by hand: csv of Python 3.10 writes none
+    refused(tmp_path / "list.csv", "line 2: .*zero byte|line 2: line contains NUL")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -13,11 +15,15 @@ from file_server import Fault, serving
 from moto.server import ThreadedMotoServer
 from packing import class_folders, run
 
+from mixdist.data.checking.check import CheckOptions, check_set
+from mixdist.data.checking.visit import LOST
 from mixdist.data.index import MANIFEST
 from mixdist.data.open_set import open_set
 from mixdist.data.remote.download import Retry
 from mixdist.data.remote.node_cache import NodeCache
+from mixdist.data.remote.own_cache import own_cache
 from mixdist.data.remote.prefetch import prefetch
+from mixdist.doctor.sets import packed_set
 from mixdist.errors import DataError, MixdistError, UserError
 
 
@@ -249,3 +255,100 @@ def test_prefetch_of_a_local_set_does_nothing(folder):
     split = open_set(folder).split("train")
     prefetch(split, [0, 1], threading.Event())
     assert split.shard_path(1) == folder / "train-000001.tar"
+
+
+# Check
+
+OPTIONS = CheckOptions(workers=2)
+
+
+def check(server, cache):
+    return check_set(f"{server.url}/data/pets", OPTIONS, cache)
+
+
+def found(report, what, where="train"):
+    (finding,) = (each for each in report.findings if (each.where, each.what) == (where, what))
+    return finding
+
+
+def test_a_remote_set_is_checked_as_its_folder_is_and_one_shard_is_here_at_a_time(server, cache, tmp_path):
+    source = class_folders(tmp_path / "source", "cat", "dog")
+    shutil.copy(source / "cat" / "000.png", source / "dog" / "copy.png")
+    run(source, tmp_path / "pets", shard_size=5)
+    server.files = {f"data/pets/{path.name}": path.read_bytes() for path in (tmp_path / "pets").iterdir()}
+    here = []
+    server.always = Fault(after=lambda: here.append(len(list((cache.folder / "files").glob("*.tar")))))
+    report, local = check(server, cache), check_set(tmp_path / "pets", OPTIONS)
+    said = [replace(each, detail=each.detail.replace(server.url, str(tmp_path), 1)) for each in report.findings]
+    assert said == [replace(each, detail=each.detail.replace("/pets/", "/data/pets/")) for each in local.findings]
+    assert found(report, "samples").level == "ok"
+    assert report.warnings == 1  # the copy, which lies in another shard than the original or in the same
+    tars = [name for name in server.files if name.endswith(".tar")]
+    assert {name: len(server.requests(name)) for name in tars} == dict.fromkeys(tars, 1)
+    assert set(here) == {0}
+    assert not list((cache.folder / "files").glob("*.tar"))
+
+
+def test_a_set_in_a_bucket_is_checked(s3, folder, cache):
+    assert check_set("s3://bucket/data/pets", OPTIONS, cache).findings == check_set(folder, OPTIONS).findings
+    s3.rm("bucket/data/pets/train-000001.tar")
+    (fault,) = check_set("s3://bucket/data/pets", OPTIONS, cache).faults
+    assert (fault.reason, fault.shard) == ("unreadable shard", "train-000001.tar")
+    assert "s3://bucket/data/pets/train-000001.tar cannot be read: there is no such file" in fault.message
+
+
+def test_shards_that_cannot_be_had_are_named_with_the_reason_and_the_others_are_checked(server, cache):
+    split = open_set(f"{server.url}/data/pets", cache).split("train")
+    del server.files["data/pets/train-000000.tar"]
+    name = "data/pets/train-000001.tar"
+    server.files[name] = server.files[name][:-1] + b"x"
+    report = check(server, cache)
+    assert report.damaged
+    assert [(fault.reason, fault.shard) for fault in report.faults] == [
+        ("unreadable shard", "train-000000.tar"),
+        ("changed shard", "train-000001.tar"),
+    ]
+    assert "there is no such file" in report.faults[0].message
+    assert "expected sha256" in report.faults[1].message
+    assert len(server.requests(name)) == 2  # the first might have been a fault of the moment
+    assert found(report, "shards", "set").detail.startswith("2 of ")
+    missed = split.shards[0].samples + split.shards[1].samples
+    assert found(report, "samples").detail == f"{missed} not looked at, in shards that could not be read"
+    assert found(report, "samples", "test").level == "ok"
+    assert found(report, "leakage", "set").detail.endswith("of a train sample, of those that could be read")
+
+
+def test_a_server_that_is_gone_is_not_asked_for_each_of_its_shards(server, cache):
+    gone = Fault(after=lambda: setattr(server, "always", Fault(status=503)))
+    server.faults = [Fault(), Fault(), gone]  # manifest and two indexes
+    report = check(server, cache)
+    assert [fault.reason for fault in report.faults] == ["unreachable shard"] * 5
+    assert "given up after" in report.faults[0].message
+    assert report.faults[LOST].message.startswith("not asked for")
+    assert len({asked.path for asked in server.asked if asked.path.endswith(".tar")}) == LOST
+
+
+def test_a_look_leaves_nothing_and_takes_no_folder_for_a_set_on_this_machine(tmp_path):
+    with own_cache("https://host/set", tmp_path / "cache") as cache:
+        assert cache is not None
+        assert cache.folder.parent == tmp_path / "cache"
+    assert list((tmp_path / "cache").iterdir()) == []
+    with own_cache(str(tmp_path), tmp_path / "other") as cache:
+        assert cache is None
+    assert not (tmp_path / "other").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"), own_cache("https://host/set", tmp_path / "file" / "cache"):
+        pass
+
+
+def test_the_doctor_fetches_the_first_shards_of_a_remote_set_only(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    finding = packed_set(f"{server.url}/data/pets?token=secret")
+    assert (finding.state, finding.said) == (
+        "ok",
+        f"{server.url}/data/pets: 20 samples in 2 splits; the first shard of each arrived",
+    )
+    assert [asked.path[-10:] for asked in server.asked if asked.path.endswith(".tar")] == ["000000.tar", "000000.tar"]
+    del server.files["data/pets/test-000000.tar"]
+    finding = packed_set(f"{server.url}/data/pets")
+    assert (finding.state, "test-000000.tar cannot be read" in finding.said) == ("fail", True)

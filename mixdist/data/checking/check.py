@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from mixdist.arguments import refuse_below_one, refuse_seed
-from mixdist.data.checking.content import chosen_to_decode, sample_faults, shard_faults
-from mixdist.data.checking.duplicates import duplicate_findings
+from mixdist.data.checking.content import Rows, chosen_to_decode
+from mixdist.data.checking.duplicates import duplicate_findings, repeated_marks
 from mixdist.data.checking.findings import Finding
 from mixdist.data.checking.spread import DRAWS, full_permutation, some_shards_at_once, sortedness
+from mixdist.data.checking.visit import Seen, visit
 from mixdist.data.faults import Fault
-from mixdist.data.fetch import Fetcher
 from mixdist.data.index import PackedSet, Split
 from mixdist.data.open_set import open_set
+from mixdist.data.remote.node_cache import NodeCache
 from mixdist.errors import UserError
 
 DECODED = 1000  # images of a split: seconds, and any fault that strikes 1 % of them is found
@@ -61,36 +62,60 @@ class Report:
         return sum(finding.level == "warning" for finding in self.findings)
 
 
-def check_set(folder: Path, options: CheckOptions) -> Report:
+def check_set(location: str | Path, options: CheckOptions, cache: NodeCache | None = None) -> Report:
     """Run all checks on a set.
+
+    Args:
+        location: a folder, or the URL of one.
+        options: see the class.
+        cache: of a remote set: for this check alone, as a shard is removed from it when it has been read. A copy that
+            was there before would hide what the server has now.
 
     Raises:
         UserError: an option is out of range.
-        DataError: the set cannot even be opened (see `open_set`).
+        DataError: the set cannot even be opened (see `open_set`, also for what else it raises).
     """
     options.check()
-    packed = open_set(folder)
-    count, faults = shard_faults(packed)
-    findings = [_damage("set", "shards", faults, f"{count:,} shards have the SHA-256 of the manifest")]
-    fetches = {name: Fetcher(split) for name, split in packed.splits.items()}
-    for name, split in packed.splits.items():
-        decoded = chosen_to_decode(split, options.decode, options.seed)
-        found = sample_faults(split, fetches[name], decoded, options.workers)
-        whole = f"{len(split.index):,} samples have the CRC-32 of the index; {len(decoded):,} images decoded"
-        findings.append(_damage(name, "samples", found, whole))
-        faults += found
-    findings += duplicate_findings(packed.splits, fetches)
+    packed = open_set(location, cache)
+    decoded = {name: _drawn(split, options) for name, split in packed.splits.items()}
+    seen = visit(packed, decoded, repeated_marks(packed.splits), options.workers)
+    findings = [_shards(seen)]
+    findings += [_samples(split, seen, int(decoded[name].sum())) for name, split in packed.splits.items()]
+    repeated = duplicate_findings(packed.splits, {name: looked.digests for name, looked in seen.samples.items()})
+    findings += [_of_those_read(each) for each in repeated] if seen.unread else repeated
     for split in packed.splits.values():
         findings += [_coverage(split), *_balance(packed, split), _sizes(split)]
     if "train" in packed.splits:
         findings += _mixture(packed.splits["train"], options)
-    return Report(packed, findings, faults)
+    return Report(packed, findings, [*seen.faults, *(fault for each in seen.samples.values() for fault in each.faults)])
 
 
-def _damage(where: str, what: str, faults: list[Fault], whole: str) -> Finding:
-    if faults:
-        return Finding("damaged", where, what, f"{len(faults):,} damaged (table below)")
-    return Finding("ok", where, what, whole)
+def _drawn(split: Split, options: CheckOptions) -> Rows:
+    wanted = np.zeros(len(split.index), np.bool_)
+    wanted[chosen_to_decode(split, options.decode, options.seed)] = True
+    return wanted
+
+
+def _shards(seen: Seen) -> Finding:
+    if seen.faults:
+        return Finding("damaged", "set", "shards", f"{len(seen.faults):,} of {seen.shards:,} damaged (table below)")
+    return Finding("ok", "set", "shards", f"{seen.shards:,} shards have the SHA-256 of the manifest")
+
+
+def _samples(split: Split, seen: Seen, decoded: int) -> Finding:
+    found, unread = seen.samples[split.name].faults, seen.unread[split.name]
+    wrong = [f"{len(found):,} damaged (table below)"] if found else []
+    wrong += [f"{unread:,} not looked at, in shards that could not be read"] if unread else []
+    if wrong:
+        return Finding("damaged", split.name, "samples", "; ".join(wrong))
+    whole = f"{len(split.index):,} samples have the CRC-32 of the index; {decoded:,} images decoded"
+    return Finding("ok", split.name, "samples", whole)
+
+
+def _of_those_read(finding: Finding) -> Finding:
+    if finding.level != "ok":
+        return finding
+    return replace(finding, level="info", detail=f"{finding.detail}, of those that could be read")
 
 
 def _coverage(split: Split) -> Finding:
@@ -145,9 +170,10 @@ def _mixture(split: Split, options: CheckOptions) -> list[Finding]:
         findings.append(Finding("info", "train", f"batch of {options.batch}", f"{how}: {some}"))
     mixed = sortedness(split)
     if mixed < SORTED:
+        here = "pack it again, or train with --data.shuffle full" if split.remote else "mixdist permutes all samples"
         detail = (
             f"shards hold {mixed:.0%} of the classes that chance would give them: they are sorted by class, and a "
-            f"reader that takes a few shards at a time feeds batches of few classes; mixdist permutes all samples"
+            f"reader that takes a few shards at a time feeds batches of few classes; {here}"
         )
         findings.append(Finding("warning", "train", "class order", detail))
     return findings

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
+from mixdist.data.checking.content import Rows
 from mixdist.data.checking.findings import Finding
 from mixdist.data.index import Split
-from mixdist.errors import DataError
 
 Place = tuple[str, int]  #: split, row
 
 
-def duplicate_findings(splits: Mapping[str, Split], fetches: Mapping[str, Callable[[int], bytes]]) -> list[Finding]:
+def repeated_marks(splits: Mapping[str, Split]) -> dict[str, Rows]:
+    """Return by split which samples share size and CRC-32 with another of the set: only those need comparing."""
+    marks = np.concatenate(
+        [split.index["size"].astype(np.uint64) << np.uint64(32) | split.index["crc32"] for split in splits.values()]
+    )
+    _, inverse, counts = np.unique(marks, return_inverse=True, return_counts=True)
+    ends = np.cumsum([len(split.index) for split in splits.values()])
+    return dict(zip(splits, np.split(counts[inverse] > 1, ends[:-1]), strict=True))
+
+
+def duplicate_findings(splits: Mapping[str, Split], digests: Mapping[str, Mapping[int, bytes]]) -> list[Finding]:
     """Return the findings on byte-identical samples; equal pixels in other bytes are not seen.
 
-    Candidates are found in the index, by size and CRC-32; only their content is read and compared, by SHA-256.
+    Args:
+        splits: of the set.
+        digests: by split and row, SHA-256 of the samples that `repeated_marks` names and that could be read.
     """
-    groups = _same_content(splits, fetches)
+    groups = _same_content(digests)
     findings = []
     for name, split in splits.items():
         inside = [[row for where, row in group if where == name] for group in groups]
@@ -30,22 +41,11 @@ def duplicate_findings(splits: Mapping[str, Split], fetches: Mapping[str, Callab
     return findings
 
 
-def _same_content(splits: Mapping[str, Split], fetches: Mapping[str, Callable[[int], bytes]]) -> list[list[Place]]:
-    names = list(splits)
-    marks = np.concatenate(
-        [split.index["size"].astype(np.uint64) << np.uint64(32) | split.index["crc32"] for split in splits.values()]
-    )
-    starts = np.cumsum([0, *(len(split.index) for split in splits.values())])
-    _, inverse, counts = np.unique(marks, return_inverse=True, return_counts=True)
+def _same_content(digests: Mapping[str, Mapping[int, bytes]]) -> list[list[Place]]:
     by_content: dict[bytes, list[Place]] = {}
-    for number in np.flatnonzero(counts[inverse] > 1):
-        which = int(np.searchsorted(starts, number, side="right")) - 1
-        name, row = names[which], int(number - starts[which])
-        try:
-            digest = hashlib.sha256(fetches[name](row)).digest()
-        except DataError:
-            continue  # a damaged sample: reported by the check of its checksum
-        by_content.setdefault(digest, []).append((name, row))
+    for name, rows in digests.items():
+        for row in sorted(rows):
+            by_content.setdefault(rows[row], []).append((name, row))
     return [group for group in by_content.values() if len(group) > 1]
 
 

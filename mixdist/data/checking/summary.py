@@ -23,5 +23,6 @@ def print_report(report: Report, console: Console) -> None:
     console.print(table)
     if report.faults:
         console.print(faults_table(report.faults, "damaged"))
-    verdict = "damaged: copy, pack or index the set again" if report.damaged else "whole"
-    print_line(console, f"{report.packed.folder} is {verdict}; warnings: {report.warnings}")
+    again = "upload" if any(split.remote for split in report.packed.splits.values()) else "copy, pack or index"
+    verdict = f"damaged: {again} the set again" if report.damaged else "whole"
+    print_line(console, f"{report.packed.location} is {verdict}; warnings: {report.warnings}")

@@ -1,4 +1,4 @@
-"""`mixdist check DIR`: read its arguments, check, print the table."""
+"""`mixdist check SET`: read its arguments, check, print the table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mixdist.arguments import Parser
 from mixdist.data.checking.check import DECODED, CheckOptions, check_set
 from mixdist.data.checking.summary import print_report
 from mixdist.data.packing.summary import plain_or_terminal
+from mixdist.data.remote.own_cache import CACHE_DIR, own_cache
 from mixdist.errors import UserError
 
 
@@ -19,11 +20,12 @@ def main(argv: Sequence[str]) -> int:
         UserError: see `check_set`.
     """
     arguments = vars(_parser().parse_args(argv))
-    folder, strict = arguments.pop("folder"), arguments.pop("strict")
+    location, strict, cache_dir = (arguments.pop(name) for name in ("location", "strict", "cache_dir"))
     arguments["decode"] = _decode(arguments["decode"])
     if arguments["workers"] is None:
         del arguments["workers"]
-    report = check_set(folder, CheckOptions(**arguments))
+    with own_cache(location, cache_dir) as cache:
+        report = check_set(location, CheckOptions(**arguments), cache)
     print_report(report, plain_or_terminal())
     return UserError.exit_code if report.damaged or (strict and report.warnings) else 0
 
@@ -39,7 +41,7 @@ def _decode(text: str) -> int | None:
 
 def _parser() -> Parser:
     parser = Parser("mixdist check", "Verify a set, and say what training on it will meet (docs/data.md).")
-    parser.add_argument("folder", metavar="DIR", type=Path, help="a packed or indexed set")
+    parser.add_argument("location", metavar="SET", help="a packed or indexed set, a folder or URL")
     add = parser.add_argument
     add("--decode", default=str(DECODED), metavar="N", help="images of a split to decode, all or none (default: 1000)")
     add("--batch", type=int, default=256, metavar="N", help="batch whose mixture is foretold (default: %(default)s)")
@@ -52,5 +54,12 @@ def _parser() -> Parser:
     )
     add("--seed", type=int, default=0, metavar="N", help="decides which images are decoded (default: %(default)s)")
     add("--workers", type=int, metavar="N", help="threads that read and decode (default: the number of cores)")
+    add(
+        "--cache-dir",
+        type=Path,
+        default=CACHE_DIR,
+        metavar="DIR",
+        help="on a local disk: shards of a remote set pass through it, one at a time (default: %(default)s)",
+    )
     add("--strict", action="store_true", help="end with exit code 2 on warnings too")
     return parser

@@ -57,6 +57,10 @@ class StoppedError(Exception):
     """The caller asked a download to stop; what has arrived stays for the next one."""
 
 
+class ChangedError(DataError):
+    """The server has another file than the one that is wanted, by its size or checksum."""
+
+
 class _MismatchError(Exception):
     """What arrived is not what is wanted; the text says "expected …, found …"."""
 
@@ -75,7 +79,7 @@ def download(
         reserve: called with the size, before the first byte is written, where the size was not known beforehand.
 
     Raises:
-        DataError: no such file, or twice, from byte 0 on, not the content that is wanted.
+        DataError: no such file, or (ChangedError) twice, from byte 0 on, not the content that is wanted.
         UserError: the server refuses (access, URL), or does not say how long the file is.
         MixdistError: the connection failed too often.
         StoppedError: ``stop`` was set.
@@ -94,7 +98,7 @@ def download(
             part.restart()
             mismatches += 1
             if mismatches == 2:  # the first may be a left-over of an older file or a one-time fault
-                raise DataError(f"{name} is not the file that is wanted: {error}; upload the set again") from None
+                raise ChangedError(f"{name} is not the file that is wanted: {error}; upload the set again") from None
         except DroppedError as error:
             failures = 1 if part.position - before >= PROGRESS else failures + 1
             if failures > retry.attempts:

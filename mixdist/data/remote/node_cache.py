@@ -100,6 +100,10 @@ class NodeCache:
         """Return a local copy, open to read; it stays readable where it is evicted. Raises as `fetch`."""
         return self.use(url, size, sha256, lambda path: path.open("rb"))
 
+    def forget(self, url: str, sha256: str | None) -> None:
+        """Remove a local copy; what has it open or mapped keeps its content."""
+        (self._files / _file_name(url, sha256)).unlink(missing_ok=True)
+
     def read(self, url: str, limit_bytes: int) -> bytes:
         """Return a small remote file as it is now, past the cache. Raises as `fetch`, and DataError over the limit."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mixdist.config.read import fields
+from mixdist.config.read import default_of, fields
 from mixdist.config.schema import Config
 
 LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is trained, only where and how it is watched
@@ -43,7 +43,7 @@ def identity(config: Config, content: dict[str, str]) -> dict[str, str]:
     for name in config.data.tasks:
         del flat[f"data.tasks.{name}.path"]  # as of data.sl, the content counts
     own = {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{k}.") for k in LAYOUT_KEYS)}
-    defaults = {key: str(info.get_default(call_default_factory=True)) for key, info in fields() if key in ADDED_KEYS}
+    defaults = {key: str(default_of(info)) for key, info in fields() if key in ADDED_KEYS}
     return {key: value for key, value in own.items() if defaults.get(key) != value} | content
 
 
