@@ -105,7 +105,7 @@ def make_plan(config: Config, counts: Counts, world_size: int = 1) -> Plan:
     epochs = epochs_of(config.method)
     _check(config, counts, epochs, world_size)
     mixed = counts.ssl if config.method.mix_samples == "all" else counts.sl
-    samples = {"ssl": counts.ssl, "mix": mixed, "sl": counts.sl}
+    samples: dict[PhaseName, int] = {"ssl": counts.ssl, "mix": mixed, "sl": counts.sl}
     steps = {name: epochs[name] * math.ceil(samples[name] / config.train.batch) for name in epochs}
     notes: list[str] = []
     drives = _drives(config, epochs, steps, notes)
@@ -113,6 +113,7 @@ def make_plan(config: Config, counts: Counts, world_size: int = 1) -> Plan:
         notes.append("the mix phase has no epoch (Eq. 1), so this is ssl+sl; raise method.mix_ratio or the epochs")
     if config.train.mixup and epochs["sl"] == 0:
         notes.append("train.mixup has nothing to act on: the plan has no SL phase, and MIX mixes by Eq. 2 alone")
+    notes += _larger_batches(config.train.batch, epochs, samples)
     phases: list[Phase] = []
     done_steps = done_epochs = 0
     for name in epochs:
@@ -134,6 +135,16 @@ def make_plan(config: Config, counts: Counts, world_size: int = 1) -> Plan:
         done_steps += steps[name]
         done_epochs += epochs[name]
     return Plan(tuple(phases), tuple(notes))
+
+
+def _larger_batches(batch: int, epochs: dict[PhaseName, int], samples: dict[PhaseName, int]) -> list[str]:
+    """Note phases of fewer images than a batch: where labels are few, the default trains one step an epoch."""
+    short = {samples[name]: name for name in epochs if epochs[name] and samples[name] < batch}
+    return [
+        f"an epoch of {name} is one step of {images} images, at the learning rate of a whole train.batch {batch}; a "
+        f"smaller train.batch makes several steps of it"
+        for images, name in short.items()
+    ]
 
 
 def _check(config: Config, counts: Counts, epochs: dict[PhaseName, int], world_size: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mixdist.data.augment import DRAWS, Augmentation, augment, normalise
+from mixdist.data.copies import to_device
 from mixdist.data.mixing import Mixup, mix_inputs
 from mixdist.keyed import Ids, make_key, uniform
 
@@ -79,5 +80,5 @@ class Preparation:
 
     def _view(self, batch: Batch, images: torch.Tensor, statistics: Statistics, purpose: str) -> torch.Tensor:
         draws = uniform(make_key(self.seed, purpose, batch.epoch), batch.ids, DRAWS)
-        on_device = torch.from_numpy(draws).to(images.device, non_blocking=True)
+        on_device = to_device(torch.from_numpy(draws), images.device)
         return normalise(augment(images, on_device, self.augmentation), statistics.mean, statistics.std)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mixdist.data.copies import to_device
 from mixdist.data.index import Split
 from mixdist.data.reading.memory import Setup
 from mixdist.data.reading.pool import Pool
@@ -136,7 +137,7 @@ class ResidentImages:
         return Asked(lambda: Loaded(self._gather(ids), self._unread_of(ids)))
 
     def _gather(self, ids: Ids) -> torch.Tensor:
-        rows = torch.from_numpy(self._row_of[ids]).to(self._images.device, non_blocking=True)
+        rows = to_device(torch.from_numpy(self._row_of[ids]), self._images.device)
         return self._images.index_select(0, rows)
 
     def _unread_of(self, ids: Ids) -> list[Unread]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from mixdist.data.batch import Batch, Inputs, Preparation
+from mixdist.data.copies import to_device
 from mixdist.engine import heartbeat
 from mixdist.engine.batchnorm import CountedRows
 from mixdist.engine.precision import Precision
@@ -79,9 +80,7 @@ class Updater:
     def _over_ranks(self, images: float, labelled: float, votes: Votes) -> torch.Tensor:
         """Return [images, labelled images, votes to stop, votes to save] over all ranks."""
         own = torch.tensor([images, labelled, *votes], dtype=torch.float32)
-        if self.world.device.type == "cuda":
-            own = own.pin_memory().to(self.world.device, non_blocking=True)
-        return self.world.sum(own)
+        return self.world.sum(to_device(own, self.world.device))
 
     def _backward(self, batch: Batch, step: int, images: Count, labelled: Count) -> torch.Tensor:
         """Add a micro-batch's gradient; return its [ℓ_ssl, ℓ_sl], summed over images."""
@@ -106,7 +105,7 @@ def mask_noise(seed: int, batch: Batch, width: int, device: torch.device) -> tor
     if width == 0:
         return None
     drawn = uniform(make_key(seed, "mask", batch.epoch), batch.ids, width)
-    return torch.from_numpy(drawn).to(device, non_blocking=True)
+    return to_device(torch.from_numpy(drawn), device)
 
 
 def loss_terms(outputs: Outputs, inputs: Inputs) -> tuple[torch.Tensor | None, torch.Tensor | None]:

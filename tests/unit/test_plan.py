@@ -104,6 +104,16 @@ def test_a_mix_phase_without_an_epoch_is_noted():
     assert not any("mix phase" in note for note in make_plan(method("ssl+sl", 3, 3, 0), COUNTS).notes)
 
 
+def test_a_batch_larger_than_a_phase_has_images_is_noted_once():
+    few = Counts(ssl=1000, sl=40, classes=4)
+    notes = [
+        note for note in make_plan(method("mixtraining", 40, 40, 0.5, train__batch=64), few).notes if "step" in note
+    ]
+    assert len(notes) == 1
+    assert "one step of 40 images, at the learning rate of a whole train.batch 64" in notes[0]
+    assert not any("step" in note for note in make_plan(method("mixtraining", 40, 40, 0.5, train__batch=40), few).notes)
+
+
 # Steps
 
 
