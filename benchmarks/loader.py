@@ -88,7 +88,8 @@ def _cases(tasks: Sequence[str], cores: Sequence[int]) -> Iterator[Case]:
 
 def _measure(row: Row, case: Case, folder: Path, settings: Settings, results: Results) -> None:
     """Add one measurement of a row in a process of its own, or why there is none."""
-    job = Job(row.way, str(folder / row.source), case.task, case.cores, settings.images, settings.seconds)
+    dtype = "float32" if case.task == "augment" else row.decoded
+    job = Job(row.way, str(folder / row.source), case.task, dtype, case.cores, settings.images, settings.seconds)
     environment = os.environ | {"OMP_NUM_THREADS": str(len(case.cores)), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "benchmarks.loader_child", json.dumps(asdict(job))]
     process = subprocess.Popen(

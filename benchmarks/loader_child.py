@@ -28,6 +28,7 @@ class Job:
     way: str
     source: str
     task: str
+    dtype: str  #: of the images in a batch
     cores: list[int]
     images: int  #: in an epoch
     seconds: float  #: measuring ends after the first epoch that ends later than this
@@ -83,7 +84,7 @@ def _check(job: Job, images: object, labels: object) -> None:
     from benchmarks.peers.work import BATCH, SIZE
 
     assert isinstance(images, torch.Tensor), type(images)
-    expected = torch.float32 if job.task == "augment" else torch.uint8
+    expected = getattr(torch, job.dtype)
     shapes = [(len(labels), 3, SIZE, SIZE), (len(labels), SIZE, SIZE, 3)]  # type: ignore[arg-type]
     if images.dtype != expected or tuple(images.shape) not in shapes or not 0 < len(images) <= BATCH:
         raise SystemExit(f"the first batch is {images.dtype} {tuple(images.shape)}, the task wants {expected} {shapes}")

@@ -22,14 +22,22 @@ class Row:
     source: str = "packed"  #: folder of the work folder that it reads
     writer: str | None = None  #: MODULE:FUNCTION that writes this folder
     tasks: tuple[str, ...] = JPEGS
-    differs: dict[str, str] = field(default_factory=dict)  #: by task, how its work is less than that of the others
+    decoded: str = "uint8"  #: dtype of its batches in `decode` and `cached`
+    differs: dict[str, str] = field(default_factory=dict)  #: by task, how its work is not that of the others
 
     @property
     def missing(self) -> str | None:
         """Why the row cannot be measured here, or None."""
-        if self.needs is None or find_spec(self.needs):
+        if self.needs is None or _installed(self.needs):
             return None
         return f"not installed: pip install {self.package}"
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
 
 
 def resolve(name: str) -> Any:
@@ -40,6 +48,7 @@ def resolve(name: str) -> Any:
 
 _PEERS = "benchmarks.peers"
 _NOT_BICUBIC = "resizes by area, not antialiased bicubic"
+_BILINEAR = "resizes bilinearly, not antialiased bicubic"
 _RECODED = "reads JPEGs that it encoded itself"
 
 ROWS = (
@@ -79,6 +88,35 @@ ROWS = (
         package="mosaicml-streaming",
         source="mds_fast",
         writer=f"{_PEERS}.mds:prepare_bytes",
+    ),
+    Row(
+        "hf_datasets",
+        f"{_PEERS}.hf_datasets:default",
+        needs="datasets",
+        package="datasets",
+        source="hf_datasets",
+        writer=f"{_PEERS}.hf_datasets:prepare",
+    ),
+    Row(
+        "hf_datasets_fast",
+        f"{_PEERS}.hf_datasets:fast",
+        needs="datasets",
+        package="datasets",
+        source="hf_datasets",
+        writer=f"{_PEERS}.hf_datasets:prepare",
+    ),
+    Row("spdl", f"{_PEERS}.spdl_rows:default", needs="spdl.io", package="spdl", source="folder"),
+    Row("spdl_fast", f"{_PEERS}.spdl_rows:fast", needs="spdl.io", package="spdl", source="folder"),
+    Row("dali", f"{_PEERS}.dali:batches", needs="nvidia.dali", package="nvidia-dali-cuda130", source="folder"),
+    Row(
+        "turboloader",
+        f"{_PEERS}.turboloader_rows:batches",
+        needs="turboloader",
+        package="turboloader",
+        source="turboloader",
+        writer=f"{_PEERS}.turboloader_rows:prepare",
+        decoded="float32",
+        differs={"decode": "makes float32 batches, not uint8", "augment": _BILINEAR},
     ),
     Row(
         "ffcv_jpg",

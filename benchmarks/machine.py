@@ -13,6 +13,7 @@ import mixdist
 
 PACKAGES = (
     *("torch", "torchvision", "numpy", "pillow", "simplejpeg", "webdataset", "litdata", "mosaicml-streaming"),
+    *("datasets", "spdl-core", "spdl-io", "nvidia-dali-cuda130", "turboloader"),
     *("ffcv", "numba", "opencv-python-headless"),
 )
 

@@ -99,15 +99,20 @@ class Order:
         start = step * self.batch
         count = min(self.batch, len(order) - start)
         most = self.batch if micro_batch is None else micro_batch * world_size
+        pieces = -(-count // most)
+        length, longer = divmod(count, pieces)  # the first `longer` pieces have one row more
         found = []
-        for piece in np.array_split(np.arange(start, start + count), -(-count // most)):
-            first, last = len(piece) * rank // world_size, len(piece) * (rank + 1) // world_size
-            found.append(_rows(order, piece[first:last]))
+        for number in range(pieces):
+            begin, rows = start + number * length + min(number, longer), length + (number < longer)
+            found.append(_rows(order, begin + rows * rank // world_size, begin + rows * (rank + 1) // world_size))
         return found
 
 
-def _rows(order: Ids, positions: npt.NDArray[np.int64]) -> Rows:
-    missing = max(0, MIN_ROWS - len(positions))
-    after = (positions[-1] + 1 if len(positions) else 0) + np.arange(missing)
-    weight = np.r_[np.ones(len(positions), np.float32), np.zeros(missing, np.float32)]
-    return Rows(order[np.r_[positions, after].astype(np.int64) % len(order)], weight)
+def _rows(order: Ids, first: int, last: int) -> Rows:
+    """Return the rows from position ``first`` to before ``last``. Plain slices: this runs once a step."""
+    visits, weight = order[first:last], np.ones(last - first, np.float32)
+    missing = MIN_ROWS - len(visits)
+    if missing <= 0:
+        return Rows(visits, weight)
+    after = (last if len(visits) else 0) + np.arange(missing)
+    return Rows(np.r_[visits, order[after % len(order)]], np.r_[weight, np.zeros(missing, np.float32)])

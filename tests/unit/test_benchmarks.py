@@ -9,15 +9,17 @@ from pathlib import Path
 import launching
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 ROWS = ("mixdist", "webdataset_fast", "limit")
+PEERS = ("hf_datasets", "hf_datasets_fast", "spdl_fast", "dali", "turboloader")
 
 
-def benchmark(name: str, *arguments: str | Path) -> launching.Done:
+def benchmark(name: str, *arguments: str | Path, timeout_s: float = launching.TIMEOUT_S) -> launching.Done:
     """Run a benchmark from the root of the repository, where its package lies."""
-    return launching.run([sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)], ROOT)
+    return launching.run([sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)], ROOT, timeout_s)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,26 @@ def test_the_quick_loader_benchmark_writes_the_speed_of_every_row_by_name(photog
     assert all(row in done.out for row in ROWS)
 
 
+@pytest.mark.slow
+def test_the_peers_that_are_installed_are_measured_in_both_tasks(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.loader_rows import ROWS as KNOWN
+
+    rows = [row.name for row in KNOWN if row.name in PEERS and not row.missing]
+    if not rows:
+        pytest.skip("none is installed: pip install -e '.[bench]'")
+    out = tmp_path / "loader.json"
+    options = ("--quick", "--rows", ",".join(rows), "--tasks", "decode,augment", "--seconds", "0.1")
+    command = ("loader", "--data", photographs, *options, "--work", tmp_path / "work", "--json", out)
+    done = benchmark(*command, timeout_s=600)
+    assert done.code == 0, done.err
+    found = json.loads(out.read_text())
+    assert (found["missing"], [case["failed"] for case in found["tasks"].values()]) == ({}, [{}, {}])
+    assert all(case["images_per_s"].keys() == set(rows) for case in found["tasks"].values())
+
+
 def test_a_folder_without_images_of_the_benchmarks_size_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "set" / "a").mkdir(parents=True)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "set" / "a" / "0.jpg")
@@ -64,12 +86,25 @@ def test_a_row_that_is_not_known_is_refused_with_the_known_ones(tmp_path: Path) 
     assert "webdataset_fast" in done.err
 
 
-def test_a_loader_that_is_not_installed_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("module", ["a_module_that_nobody_has", "a_package_that_nobody_has.module"])
+def test_a_loader_that_is_not_installed_is_named_with_what_to_install(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(ROOT)
     from benchmarks.loader_rows import Row
 
-    missing = Row("x", "nowhere:nothing", needs="a_module_that_nobody_has", package="a-package").missing
+    missing = Row("x", "nowhere:nothing", needs=module, package="a-package").missing
     assert missing == "not installed: pip install a-package"
+
+
+def test_a_loader_whose_batches_are_not_of_the_rows_dtype_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks import loader_child
+
+    batch = (torch.zeros(256, 64, 64, 3, dtype=torch.uint8), torch.zeros(256))
+    monkeypatch.setattr(loader_child, "resolve", lambda way: lambda *arguments: iter([batch]))
+    with pytest.raises(SystemExit, match=r"torch\.uint8 .* wants torch\.float32"):
+        loader_child.measure(loader_child.Job("", "", "decode", "float32", [0], 256, 0.1))
 
 
 def test_epochs_that_others_disturbed_count_only_where_too_few_are_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ class SampleReader:
         self._split, self._size = split, size
         self._frames, self._seed = frames, seed
         self._fetch = Fetcher(split)
+        self._index = split.index.view(np.ndarray)  # np.memmap does work of its own at every look-up
 
     def __call__(self, ids: Ids, epoch: int, out: Pixels) -> list[Unread]:
         """Read the samples ``ids`` into ``out`` [len(ids), frames, size, size, 3].
@@ -60,7 +61,7 @@ class SampleReader:
             DataError: a shard that cannot be opened.
             UserError: a clip, and no ffmpeg.
         """
-        rows = self._split.index[ids]
+        rows = self._index[ids]
         whole = (rows["height"] == self._size) & (rows["width"] == self._size) & (rows["milliseconds"] == 0)
         columns = (rows[name].tolist() for name in ("shard", "offset", "size", "crc32"))
         unread: list[Unread] = []
