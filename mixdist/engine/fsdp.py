@@ -36,6 +36,10 @@ class FsdpStrategy:
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
         whole = TupleModel(self._copy, spread.precision)
         self._root: FSDPModule = fully_shard(whole, mesh=mesh)  # the same object, with a second class
+        if spread.world.device.type == "cpu":  # gloo of torch 2.8 sums where it is asked for the mean, and says nothing
+            for module in whole.modules():
+                if isinstance(module, FSDPModule):
+                    module.set_force_sum_reduction_for_comms(True)
         self.optimiser = spread.optimiser(self._copy)  # over the shards
         self.module: nn.Module = OutputsOf(whole)
 
