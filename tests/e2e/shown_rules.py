@@ -79,7 +79,7 @@ REPLACED = [
     Replaced(r"^deepspeed --num_nodes 2 --hostfile hosts", "DS_ACCELERATOR=cpu deepspeed --num_gpus 2", "ssh, GPUs"),
     Replaced(r"--config FILE", "--config my.yaml", "a name to fill in"),
     Replaced(r"^mixdist index DIR", "mixdist index tars", "a name to fill in"),
-    Replaced(r"^mixdist check DIR", "mixdist check data/mine", "a name to fill in"),
+    Replaced(r"^mixdist check SET", "mixdist check data/mine", "a name to fill in"),
     Replaced(r"^mixdist pack FOLDER OUT", "mixdist pack videos set", "names to fill in"),
     Replaced(r"--method\.arm ARM", "--method.arm ssl+sl", "a name to fill in"),
     Replaced(r"MASKING", "input", "a name to fill in"),

@@ -78,7 +78,7 @@ def test_the_last_stage_has_no_build_tools_no_rights_and_asks_the_doctor() -> No
     words = [word for word, _ in last]
     assert int(only(last, "USER")) > 0
     assert "RUN" not in words[words.index("USER") :]
-    assert only(last, "HEALTHCHECK").endswith('CMD ["mixdist", "doctor", "--run-dir", "/runs"]')
+    assert only(last, "HEALTHCHECK").endswith('CMD ["mixdist", "doctor", "--no-ranks", "--run-dir", "/runs"]')
 
 
 @pytest.fixture
