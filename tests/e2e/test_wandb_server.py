@@ -177,7 +177,7 @@ def test_a_run_stopped_by_a_signal_is_preempted_there_until_it_goes_on(
         environment = launching.environment() | server.environment | {"HOME": str(tmp_path / "home")}
         command = [sys.executable, "-c", PATIENT, *launching.flags(settings)]
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
-        launching.wait_for(lambda: server.upserts, process)  # not its history: a quick run has ended before that is sent
+        launching.wait_for(lambda: server.upserts, process)  # its history is sent later, maybe at the end
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=launching.TIMEOUT_S)
         assert process.returncode == 75, out
