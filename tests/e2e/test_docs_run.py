@@ -46,6 +46,7 @@ def move_to(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Make a folder the working folder, in the environment of a user who has activated the tests' own."""
     patch.chdir(folder)
     own = {**environment(), "PATH": f"{BIN}:{environment()['PATH']}", "WANDB_MODE": "disabled"}
+    own["PYTHONPATH"] = str(ROOT)  # for python -m benchmarks..., which a user types in the root of the repository
     for name in os.environ.keys() - own.keys():
         patch.delenv(name)
     for name, value in own.items():
