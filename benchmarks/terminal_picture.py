@@ -144,6 +144,7 @@ def draw(lines: list[str], out: Path) -> None:
     )
     for line in lines:
         console.print(Text.from_ansi(line), overflow="fold", highlight=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
     console.save_svg(str(out), theme=THEME, code_format=FORMAT, unique_id="run")
 
 
