@@ -13,7 +13,7 @@ from mixdist.data.samples import find_samples
 from mixdist.world import World
 
 BATCH = 256
-ALONE = World(rank=0, local_rank=0, size=1, local_size=1, device=torch.device("cpu"))
+ALONE = World.alone(torch.device("cpu"))
 
 
 def batches(packed: Path, task: str, workers: int, epochs: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -52,7 +52,7 @@ class Config(Section):
         """Refuse what leaves MIX over all images without a meaning."""
         data = self.data
         for name, asked in (
-            ("data.ssl", data.ssl is not None and data.ssl != data.sl),
+            ("data.ssl", self.ssl_set != data.sl),
             ("data.ssl_only_unlabelled", data.ssl_only_unlabelled),
             ("data.balanced", data.balanced),
             ("data.tasks", bool(data.tasks)),

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from mixdist.errors import UserError
+from mixdist.arguments import written
 from mixdist.files import write_text
 from mixdist.locks import locked
 from mixdist.paper.cells import Cell
@@ -74,14 +74,11 @@ def writing(place: Path) -> Iterator[None]:
     Raises:
         UserError: a file cannot be written.
     """
-    try:
+    with written("--out", place), ExitStack() as held:
         place.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as held:
-            with suppress(OSError):  # a file system without locks
-                held.enter_context(locked(place / "report.lock"))
-            yield
-    except OSError as error:
-        raise UserError(f"--out {place} cannot be written: {error.strerror}") from None
+        with suppress(OSError):  # a file system without locks
+            held.enter_context(locked(place / "report.lock"))
+        yield
 
 
 def write_report(place: Path, text: Text, csv_text: str, pictures: list[Picture], entries: Sequence[Entry]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from mixdist.arguments import written
 from mixdist.engine.checkpoint.write import TEMPORARY
 from mixdist.errors import MixdistError, UserError
 from mixdist.files import write_text
@@ -53,16 +54,15 @@ def export(run: FinishedRun, layout: Layout, out: Path, license: str, pixels: to
     net = run.classifier()
     temporary = out.with_name(out.name + TEMPORARY)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of an export that was killed
-        temporary.mkdir(parents=True)
-        head = layout_module(layout).write(temporary, run, net)
-        description = describe(run, layout, head, license, temporary)
-        description.write(temporary)
-        exported = _compare(run, net, temporary, description, pixels)
-        write_text(temporary / "README.md", card(exported.description, out.resolve().name))
-        temporary.rename(out)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error.strerror}") from error
+        with written("--out", out):
+            shutil.rmtree(temporary, ignore_errors=True)  # of an export that was killed
+            temporary.mkdir(parents=True)
+            head = layout_module(layout).write(temporary, run, net)
+            description = describe(run, layout, head, license, temporary)
+            description.write(temporary)
+            exported = _compare(run, net, temporary, description, pixels)
+            write_text(temporary / "README.md", card(exported.description, out.resolve().name))
+            temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # gone where it was renamed
     return exported

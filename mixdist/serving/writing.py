@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO
 
+from mixdist.arguments import written
 from mixdist.errors import UserError
 from mixdist.files import atomic
 from mixdist.serving.predict import Answer
@@ -76,13 +77,10 @@ def opened(out: str) -> Iterator[tuple[Kind, TextIO]]:
     kind = Path(out).suffix[1:]
     if kind not in ("csv", "jsonl"):
         raise UserError(f"--out {out} should be csv or jsonl, or a file whose name ends in .csv or .jsonl")
-    try:
-        with atomic(Path(out)) as raw:
-            text = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
-            yield ("csv" if kind == "csv" else "jsonl"), text
-            text.detach()
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error.strerror}") from error
+    with written("--out", Path(out)), atomic(Path(out)) as raw:
+        text = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
+        yield ("csv" if kind == "csv" else "jsonl"), text
+        text.detach()
 
 
 @contextmanager

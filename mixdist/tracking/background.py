@@ -8,6 +8,13 @@ import time
 from collections.abc import Callable
 
 Job = Callable[[], None]
+# For a run that ends early: torchrun kills ranks 30 s after a signal, most of which a save may take.
+STOP_TIMEOUT_S = 4.0
+
+
+def patience_s(whole_s: float, finished: bool) -> float:
+    """Return how long to wait for a tracker at a run's end: at most ``STOP_TIMEOUT_S`` where it ended early."""
+    return whole_s if finished else min(whole_s, STOP_TIMEOUT_S)
 
 
 class Background:

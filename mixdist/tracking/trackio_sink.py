@@ -18,13 +18,12 @@ from typing import Any
 
 from mixdist.engine.record import StepRecord
 from mixdist.errors import UserError
-from mixdist.tracking.background import Background
+from mixdist.tracking.background import Background, patience_s
 from mixdist.tracking.tracker import RunInfo
 from mixdist.tracking.wandb_values import described, values
 
 CARRIED = "trackio"  #: the run's name there, among what checkpoints carry
 CAPACITY = 1000  # records that may wait; what comes on top is dropped and counted
-STOP_TIMEOUT_S = 4.0  # for a run that ends early, as in wandb_sink.py
 _DROPPED = ("TRACKIO_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")  # what would send records, or ask, elsewhere
 
 
@@ -34,7 +33,7 @@ class Trackio:
     Args:
         project: trackio's project.
         message: takes one line for the user; any thread calls it.
-        close_timeout_s: how long ``finish`` waits at most; ``STOP_TIMEOUT_S`` at most where the run ended early.
+        close_timeout_s: how long ``finish`` waits at most (see `patience_s`).
     """
 
     def __init__(self, project: str, message: Callable[[str], None], close_timeout_s: float) -> None:
@@ -76,9 +75,9 @@ class Trackio:
         """Let what waits be written; give up, with a line, where that takes too long."""
         if self._thread is None:
             return
-        patience_s = self._close_timeout_s if result is not None else min(self._close_timeout_s, STOP_TIMEOUT_S)
-        if not self._thread.close(partial(self._guarded, self._close), patience_s):
-            self._end(f"trackio did not finish in {patience_s:g} s and is left; metrics.jsonl has all records")
+        timeout_s = patience_s(self._close_timeout_s, finished=result is not None)
+        if not self._thread.close(partial(self._guarded, self._close), timeout_s):
+            self._end(f"trackio did not finish in {timeout_s:g} s and is left; metrics.jsonl has all records")
         elif self._dropped:
             self._message(f"trackio did not get {self._dropped} records; metrics.jsonl has all of them")
 

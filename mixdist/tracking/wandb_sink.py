@@ -20,7 +20,7 @@ from mixdist.engine.record import StepRecord
 from mixdist.errors import StoppedError
 from mixdist.files import write_text
 from mixdist.tracking import wandb_media
-from mixdist.tracking.background import Background
+from mixdist.tracking.background import Background, patience_s
 from mixdist.tracking.sync import mark_sent
 from mixdist.tracking.tracker import RunInfo
 from mixdist.tracking.wandb_values import AXES, described, summary, values
@@ -28,9 +28,6 @@ from mixdist.tracking.wandb_values import AXES, described, summary, values
 RUN_ID = "wandb-id.txt"
 LAST_PICTURE = "reconstruction.png"
 CARRIED = "wandb"  #: the id's name among what checkpoints carry
-STOP_TIMEOUT_S = (
-    4.0  # for a run that ends early: torchrun kills ranks 30 s after a signal, most of which a save may take
-)
 
 
 class WandbSink:
@@ -43,7 +40,7 @@ class WandbSink:
         message: takes one line for the user; called from the background thread.
         init_timeout_s: how long to wait for the server before the run goes on offline. wandb's own exit hook waits
             this long too where the process ends before, so it belongs below ``close_timeout_s``.
-        close_timeout_s: how long ``finish`` waits at most; ``STOP_TIMEOUT_S`` at most where the run ended early.
+        close_timeout_s: how long ``finish`` waits at most (see `patience_s`).
         capacity: records that may wait to be sent; what comes on top is dropped and counted.
         images: pictures go to W&B too.
     """
@@ -97,11 +94,11 @@ class WandbSink:
         """Close the run; give up, with a line, where that takes too long."""
         if self._thread is None:
             return
-        patience_s = self._close_timeout_s if result is not None else min(self._close_timeout_s, STOP_TIMEOUT_S)
-        closed = self._thread.close(partial(self._guarded, partial(self._close, result, stopped)), patience_s)
+        timeout_s = patience_s(self._close_timeout_s, finished=result is not None)
+        closed = self._thread.close(partial(self._guarded, partial(self._close, result, stopped)), timeout_s)
         self._given_up = True
         if not closed:
-            self._message(f"W&B did not finish in {patience_s:g} s and is left{self._how_to_upload()}")
+            self._message(f"W&B did not finish in {timeout_s:g} s and is left{self._how_to_upload()}")
         elif lost := self._dropped + self._unsent:
             self._message(f"W&B did not get {lost} records; {self._folder} has all of them")
 

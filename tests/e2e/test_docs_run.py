@@ -79,13 +79,16 @@ def test_every_command_of_a_page_runs(page: Path, sandbox: Path, capfd: pytest.C
 
 @pytest.mark.slow
 def test_code_and_settings_that_pages_show_are_taken(sandbox: Path) -> None:
+    taken = set()
     for page in PAGES:
         for block in blocks_of(page):
+            taken.add(block.language)
             if block.language == "yaml":
                 (sandbox / "shown.yaml").write_text(block.text)
                 read_config(["--config", "shown.yaml"])
             elif block.language == "python" and not block.file:  # a file's code is run by the page's own command
                 exec(block.text, {"content": (sandbox / "clip.mp4").read_bytes()})
+    assert {"yaml", "python"} <= taken
 
 
 def start(command: str) -> int:

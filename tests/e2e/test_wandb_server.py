@@ -66,9 +66,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 # The training as typed, but for its few seconds of patience with W&B after a signal, which a busy machine may exceed.
 PATIENT = """
 import sys
-from mixdist.tracking import wandb_sink
+from mixdist.tracking import background
 from mixdist.train import main
-wandb_sink.STOP_TIMEOUT_S = 60
+background.STOP_TIMEOUT_S = 60
 sys.exit(main())
 """
 

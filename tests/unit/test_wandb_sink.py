@@ -209,7 +209,7 @@ def test_an_id_file_that_is_not_one_gives_way_to_a_new_id(tmp_path: Path, use: A
 def test_a_run_that_is_stopped_waits_for_wandb_a_few_seconds_at_most(
     tmp_path: Path, use: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mixdist.tracking.wandb_sink.STOP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("mixdist.tracking.background.STOP_TIMEOUT_S", 0.1)
     release, said = threading.Event(), []
     use(FakeWandb(on_log=release.wait))
     tracker = sink(said, close_timeout_s=600.0)
