@@ -29,7 +29,7 @@ def reconstruction_loss(
     # What a pixel's error counts needs no gradient. Worked out apart, it halves the operations of the graph.
     values = images.shape[1] * where.sum((1, 2, 3))
     share = where * (weight / values)[:, None, None, None]
-    return ((reconstruction.float() - images).square() * share).sum()
+    return (F.mse_loss(reconstruction.float(), images, reduction="none") * share).sum()
 
 
 def classification_loss(
@@ -48,19 +48,14 @@ def classification_loss(
         mixup: the second target of each image, and the share of the first.
         heads: int64 [classes], the head that each logit is of; an image's loss is over the logits of its label's head.
     """
-    weight = labelled_weight(labels, weight)
+    logits = logits.float()
     if heads is not None:
-        logits = logits.float().masked_fill(heads[None] != heads[labels.clamp(min=0)][:, None], -torch.inf)
-    per_image = F.cross_entropy(logits.float(), labels.clamp(min=0), reduction="none")
+        logits = logits.masked_fill(heads[None] != heads[labels.clamp(min=0)][:, None], -torch.inf)
+    per_image = F.cross_entropy(logits, labels, reduction="none", ignore_index=-1)
     if mixup:
-        other = F.cross_entropy(logits.float(), mixup.labels, reduction="none")
+        other = F.cross_entropy(logits, mixup.labels.where(labels >= 0, -1), reduction="none", ignore_index=-1)
         per_image = mixup.share * per_image + (1 - mixup.share) * other
-    return (per_image * weight).sum()
-
-
-def labelled_weight(labels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return the weight of each image in ℓ_sl: float32 [B], 0 where unlabelled."""
-    return weight * (labels >= 0)
+    return per_image.dot(weight)
 
 
 def joint_loss(

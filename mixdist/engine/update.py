@@ -19,6 +19,7 @@ from mixdist.plan import Phase
 from mixdist.world import World
 
 Votes = tuple[bool, bool]  # what this rank asks for at the next border between two steps: (stop, save)
+Agreed = list[float] | torch.Tensor  # sums over all ranks: on the GPU where several of those agree, else the host's
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Updated:
 
     losses: torch.Tensor  #: [ℓ_ssl, ℓ_sl], each summed over this rank's images; 0 for a head that did not run
     counts: tuple[float, float]  #: images that each of them is summed over
-    votes: torch.Tensor  #: [ranks that ask to stop, ranks that ask to save]
+    votes: Agreed  #: [ranks that ask to stop, ranks that ask to save]
     stepped: Stepped
 
 
@@ -58,15 +59,15 @@ class Updater:
         self.seed(step)
         heartbeat.beat("agree")
         images, labelled = (sum(column) for column in zip(*(batch.counts for batch in batches), strict=True))
-        agreed = self._over_ranks(images, labelled, votes)
-        counts = agreed[:2] if agreed.device.type == "cuda" else agreed[:2].tolist()
+        agreed = self._over_ranks([images, labelled, *votes])
+        counts, asked = agreed[:2], agreed[2:]
         losses = []
         for number, batch in enumerate(batches, 1):
             with self.strategy.micro_batch(last=number == len(batches)):
                 losses.append(self._backward(batch, step, *counts))
         heartbeat.beat("optim")
         own = images if "reconstruct" in self.phase.drives else 0, labelled if "classify" in self.phase.drives else 0
-        return Updated(sum(losses[1:], start=losses[0]), own, agreed[2:], self.strategy.step())
+        return Updated(sum(losses[1:], start=losses[0]), own, asked, self.strategy.step())
 
     def seed(self, step: int) -> None:
         """Seed what a timm model draws from torch's generator (dropout, drop-path) in 0-based ``step`` of the phase.
@@ -77,10 +78,12 @@ class Updater:
         run_step = self.phase.first_step + step
         seed_device(make_key(self.prepare.seed, "model", run_step, self.world.rank) >> 1, self.world.device)
 
-    def _over_ranks(self, images: float, labelled: float, votes: Votes) -> torch.Tensor:
-        """Return [images, labelled images, votes to stop, votes to save] over all ranks."""
-        own = torch.tensor([images, labelled, *votes], dtype=torch.float32)
-        return self.world.sum(to_device(own, self.world.device))
+    def _over_ranks(self, own: list[float]) -> Agreed:
+        """Return the sums of what each rank has: [images, labelled images, votes to stop, votes to save]."""
+        if self.world.size == 1:
+            return own
+        summed = self.world.sum(to_device(torch.tensor(own, dtype=torch.float32), self.world.device))
+        return summed if summed.is_cuda else summed.tolist()
 
     def _backward(self, batch: Batch, step: int, images: Count, labelled: Count) -> torch.Tensor:
         """Add a micro-batch's gradient; return its [ℓ_ssl, ℓ_sl], summed over images."""

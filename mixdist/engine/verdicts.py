@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mixdist.engine.update import Updated
+from mixdist.engine.update import Agreed, Updated
 
 LAG = 1  # steps that a GPU is behind when a verdict is read: one is always in flight, so the device never runs dry
 
@@ -30,25 +30,29 @@ class Verdicts:
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._posted: deque[tuple[int, torch.Tensor, torch.cuda.Event | None]] = deque()
+        self._posted: deque[tuple[int, Agreed, torch.Tensor, torch.cuda.Event | None]] = deque()
 
     def post(self, step: int, updated: Updated) -> None:
         """Start the way of a step's verdict to the host."""
-        found = torch.cat([updated.votes, updated.stepped.applied[None]])
-        event = None
+        votes = updated.votes if isinstance(updated.votes, list) else _to_host(updated.votes)
+        applied, event = _to_host(updated.stepped.applied), None
         if self._cuda:
-            found = torch.empty(3, pin_memory=True).copy_(found, non_blocking=True)
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
-        self._posted.append((step, found, event))
+        self._posted.append((step, votes, applied, event))
 
     def take(self, all_posted: bool) -> list[Verdict]:
         """Return those that are due, or all that were posted, which waits for the device."""
         taken = []
         while len(self._posted) > (LAG if self._cuda and not all_posted else 0):
-            step, found, event = self._posted.popleft()
+            step, votes, applied, event = self._posted.popleft()
             if event:
                 event.synchronize()
-            stop, save, applied = found.tolist()
-            taken.append(Verdict(step, stop > 0, save > 0, applied > 0))
+            stop, save = votes if isinstance(votes, list) else votes.tolist()
+            taken.append(Verdict(step, stop > 0, save > 0, applied.item() > 0))
         return taken
+
+
+def _to_host(found: torch.Tensor) -> torch.Tensor:
+    """Return numbers on the host, or on their way to it from a GPU."""
+    return torch.empty(found.shape, pin_memory=True).copy_(found, non_blocking=True) if found.is_cuda else found

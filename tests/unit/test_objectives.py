@@ -8,12 +8,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixdist.objectives import (
-    classification_loss,
-    joint_loss,
-    labelled_weight,
-    reconstruction_loss,
-)
+from mixdist.data.mixing import Mixup
+from mixdist.objectives import classification_loss, joint_loss, reconstruction_loss
 
 
 def made_up(rows, seed=0):
@@ -72,6 +68,15 @@ def test_unlabelled_rows_add_nothing_to_the_classification_loss_or_its_gradient(
     assert gradient[[0, 2, 3]].all()
 
 
+def test_an_unlabelled_image_has_no_part_in_mixup_whatever_its_partner_is():
+    *_, logits, labels = made_up(4)
+    labels[2] = -1
+    second, share, kept = torch.tensor([0, 1, 2, 1]), torch.tensor([0.3, 0.9, 0.5, 0.6]), [0, 1, 3]
+    found = classification_loss(logits, labels, torch.ones(4), Mixup(second, share))
+    wanted = classification_loss(logits[kept], labels[kept], torch.ones(3), Mixup(second[kept], share[kept]))
+    torch.testing.assert_close(found, wanted)
+
+
 def test_rows_of_weight_0_add_nothing_to_either_loss_or_gradient():
     reconstruction, images, where, logits, labels = made_up(4)
     weight = torch.tensor([1.0, 0.0, 1.0, 0.0])
@@ -91,11 +96,6 @@ def test_a_batch_without_labels_gives_a_zero_loss_and_a_zero_gradient_not_nan():
     (gradient,) = torch.autograd.grad(loss, logits)
     assert loss == 0
     assert torch.equal(gradient, torch.zeros_like(gradient))
-
-
-def test_labelled_weight_is_0_for_unlabelled_and_filling_rows():
-    labels, weight = torch.tensor([2, -1, 0, 3]), torch.tensor([1.0, 1.0, 0.0, 1.0])
-    assert labelled_weight(labels, weight).tolist() == [1, 0, 0, 1]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 1.0])
@@ -128,7 +128,7 @@ def test_the_parts_of_all_micro_batches_add_up_to_the_loss_of_the_whole_batch(cu
     labels[list(unlabelled)] = -1
     weight = torch.ones(9)
     weight[list(filling)] = 0
-    counts = float(weight.sum()), float(labelled_weight(labels, weight).sum())
+    counts = float(weight.sum()), float(weight[labels >= 0].sum())
 
     def loss(rows):
         ssl = reconstruction_loss(reconstruction[rows], images[rows], where[rows], weight[rows])
