@@ -199,8 +199,9 @@ def describe(error: BaseException) -> str:
 
 
 def _broke_off(error: BaseException) -> bool:
-    """Whether an error says that a collective lost its other end: gloo has no type of its own for it."""
-    return isinstance(error, DistNetworkError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    """Whether an error says that a collective lost its other end: gloo and NCCL have no type of their own for it."""
+    told = isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "ncclRemoteError"))
+    return told or isinstance(error, DistNetworkError)
 
 
 def _why(store: Store) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -201,6 +202,11 @@ class TestStream:
     world: World
     batch: int
     head: tuple[int, int] | None = None  #: first logit of its labels, and the one past the last; None: all
+
+    @property
+    def most_batches(self) -> int:
+        """How many batches the rank with the most of them has; others have one less."""
+        return math.ceil(len(self.ids) / (self.batch * self.world.size))
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield every ``world.size``-th batch, starting at this rank's: each sample on exactly one rank.

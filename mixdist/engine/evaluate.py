@@ -52,8 +52,10 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion:
     classes = last - first
     confused = torch.zeros(classes**2 if confusion and classes <= MOST_CONFUSED else 0, dtype=torch.int64)
     confused = confused.to(test.world.device)
+    beats = test.most_batches + 1  # the same on every rank, however many batches it has
     for batch in test:
         heartbeat.beat("eval")
+        beats -= 1
         inputs = test.prepare(batch)
         with precision.autocast():
             logits = model(inputs.images, reconstruct=False, classify=True).logits
@@ -67,7 +69,8 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion:
             pairs = (inputs.labels * classes + best[:, 0])[readable]
             confused += torch.bincount(pairs, minlength=len(confused))
     model.train()
-    heartbeat.beat("eval")
+    for _ in range(beats):
+        heartbeat.beat("eval")
     top1, top5, samples = (int(count) for count in test.world.sum(counts))
     if samples == 0:
         raise DataError("none of the test samples can be read, so there is nothing to evaluate on").everywhere()

@@ -50,7 +50,7 @@ class Guard:
 
     def before(self) -> None:
         """Keep the buffers as they are before a step."""
-        self._before = [buffer.clone() for buffer in self.buffers]
+        self._before = list(torch._foreach_mul(self.buffers, 1.0)) if self.buffers else []  # copies, in one launch
 
     def after(self, step: int, samples: UnderWay, updated: Updated) -> None:
         """Keep what the step was made of until its verdict is known."""

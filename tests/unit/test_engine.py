@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from tiny_run import family_config, make_trainer, make_updater, phase_of, seen, tiny_config, tiny_set, weights
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from mixdist.engine import heartbeat
 from mixdist.engine.evaluate import evaluate
 from mixdist.engine.verdicts import Verdicts
 from mixdist.errors import NotFiniteError, StoppedError, UserError
 from mixdist.keyed import make_key, uniform
+from mixdist.world import World
 
 PHASES = ("ssl", "mix", "sl")
 
@@ -580,6 +582,21 @@ def test_the_confusion_matrix_counts_what_each_sample_was_taken_for(tmp_path):
     assert score.confusion == counted
     assert sum(score.confusion[label][label] for label in range(7)) == score.top1
     assert evaluate(run.model, run.feed.test, run.precision).confusion is None
+
+
+def test_ranks_with_fewer_test_batches_make_as_many_heartbeats(tmp_path, monkeypatch):
+    data = tiny_set(tmp_path / "set", classes=7, train=14, test=21)
+    run = make_trainer(tiny_config(data, tmp_path / "run", {"train.eval_batch": 4}))  # six batches over four ranks
+    monkeypatch.setattr(World, "sum", lambda self, tensor: tensor)
+    batches, beats = [], []
+    for rank in range(4):
+        test = replace(run.feed.test, world=replace(run.world, rank=rank, size=4))
+        heartbeat.begin(0, "sl", first=False)
+        evaluate(run.model, test, run.precision)
+        batches.append(len(list(test)))
+        beats.append(heartbeat.last().beats)
+    assert batches == [2, 2, 1, 1]
+    assert beats == [3, 3, 3, 3]
 
 
 def test_pictures_through_training_change_no_weight_and_are_named_in_the_records(trainer):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mixdist.errors import DataError, MixdistError, UserError
-from mixdist.world import World, process_group, read_world
+from mixdist.world import World, is_own, process_group, read_world
 
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 ALONE = World.alone(torch.device("cpu"))
@@ -97,3 +97,18 @@ def test_together_lets_what_is_no_mixdist_error_through_as_it_is():
         raise fault
     assert caught.value is fault
     assert not isinstance(caught.value, MixdistError)
+
+
+@pytest.mark.parametrize(
+    ("error", "own"),
+    [
+        (RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer"), False),
+        (torch.distributed.DistBackendError("NCCL error: ncclRemoteError: A call failed"), False),
+        (torch.distributed.DistNetworkError("the store is gone"), False),
+        (torch.distributed.DistBackendError("NCCL error: ncclInvalidUsage: invalid usage"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (ValueError("gloo"), True),
+    ],
+)  # fmt: skip
+def test_the_loss_of_another_rank_is_not_an_error_of_this_one(error, own):
+    assert is_own(error) is own
