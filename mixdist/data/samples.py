@@ -64,7 +64,7 @@ def find_samples(config: Config) -> Samples:
         DataError: see `open_set`, `training_ids` and `labelled_ids`; or images of several sizes and no
             data.image_size to bring them to.
     """
-    cache = _node_cache(config)
+    cache = node_cache(config)
     if names_tars(config.data.sl):
         raise DataError(
             f"data.sl {redact(config.data.sl)} names tars, but supervised training needs an index of them; make one "
@@ -127,8 +127,8 @@ def _open_ssl(config: Config, sl: PackedSet, cache: NodeCache | None) -> PackedS
     return open_set(config.ssl_set, cache)
 
 
-def _node_cache(config: Config) -> NodeCache | None:
-    """Return where remote files are kept, where a set is remote."""
+def node_cache(config: Config) -> NodeCache | None:
+    """Return where remote files are kept; None where all sets of the run are on this machine."""
     sets = (config.data.sl, config.ssl_set, *(task.path for task in config.data.tasks.values()))
     if not any(is_remote(location) for each in sets for location in expand(each)):
         return None

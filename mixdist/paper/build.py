@@ -10,6 +10,7 @@ from typing import Any
 from mixdist.config.read import read_config
 from mixdist.data.index import PackedSet
 from mixdist.data.open_set import open_set
+from mixdist.data.samples import node_cache
 from mixdist.engine.checkpoint.identity import identity
 from mixdist.paper.cells import Cell
 from mixdist.paper.jobs import Job
@@ -75,7 +76,7 @@ def make_job(
         files: YAML of `mixdist train`.
         settings: by dotted key.
         changes: the user's, which go before ``settings``; those that change what is trained are told of the run.
-        opened: packed sets by location; added to.
+        opened: packed sets by location; added to. Remote ones are opened from the run's own cache.
         about: what its grid calls it.
 
     Raises:
@@ -87,7 +88,7 @@ def make_job(
     content = {}
     for key, location in (("data.sl", config.data.sl), ("data.ssl", config.ssl_set)):
         if location not in opened:
-            opened[location] = open_set(location)
+            opened[location] = open_set(location, node_cache(config))
         content[key] = opened[location].fingerprint
     same = identity(config, content)
     said = {key: value for key, value in changes.items() if any(f"{name}.".startswith(f"{key}.") for name in same)}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mixdist.arguments import Parser, refuse_below_one
 from mixdist.data.index import PackedSet
-from mixdist.data.open_set import open_set
 from mixdist.data.packing.summary import plain_or_terminal, print_line
+from mixdist.data.remote.urls import base_name, is_remote
 from mixdist.data.samples import find_samples
 from mixdist.errors import UserError
 from mixdist.paper.budget_outcome import curves_of, long_form, read_budget, text_of
@@ -38,8 +38,9 @@ def main(argv: Sequence[str]) -> int:
     changes = read_settings(words, dict.fromkeys(DECIDED, "the curve decides it; use its own options"))
     console = plain_or_terminal()
     say = partial(print_line, console)
-    place = options.out / f"label-budget-{Path(options.data).name}"
-    jobs = _jobs(options, changes, open_set(options.data), place)
+    name = base_name(options.data) if is_remote(options.data) else Path(options.data).name
+    place = options.out / f"label-budget-{name}"
+    jobs = _jobs(options, changes, place)
     take_place(place, jobs)
     number, of = options.part
     runner = Runner(jobs[number - 1 :: of], options.nproc, options.out, say)
@@ -59,10 +60,10 @@ def main(argv: Sequence[str]) -> int:
     return exit_code(runner, states, say)
 
 
-def _jobs(options: argparse.Namespace, changes: Mapping[str, str], packed: PackedSet, place: Path) -> list[Job]:
+def _jobs(options: argparse.Namespace, changes: Mapping[str, str], place: Path) -> list[Job]:
     """Return the runs, seed by seed; each seed draws its own labels, those of a share among those of a larger one."""
     jobs: list[Job] = []
-    opened = {options.data: packed}
+    opened: dict[str, PackedSet] = {}
     for seed in options.seeds:
         for share in options.share:
             for arm in options.arm:
@@ -99,7 +100,7 @@ def _parser() -> Parser:
         "all images. Settings after -- are given to every run.",
     )
     add = parser.add_argument
-    add("data", metavar="DATA", help="packed set")
+    add("data", metavar="DATA", help="packed set, a folder or a URL")
     add("--share", nargs="+", type=float, default=list(SHARES), metavar="P", help="shares of the labels (0.01 to 1)")
     add("--arm", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="arms (default: all three)")
     add("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="seeds of each point (default: 0 1 2)")

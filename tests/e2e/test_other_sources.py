@@ -147,6 +147,22 @@ def test_a_remote_set_is_checked_by_its_url_and_a_lost_shard_is_named(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_label_budget_of_a_remote_set_is_trained_and_its_shards_come_once(server: Served, tmp_path: Path) -> None:
+    address = f"{server.url}/sets/tiny".replace("://", "://me:secret@")
+    decided = {"data.sl", "method.arm", "run.dir"}
+    own = {key: value for key, value in SETTINGS.items() if key not in decided}
+    settings = flags({**own, "data.cache_dir": tmp_path / "cache"})
+    budget = ["label-budget", address, "--share", "0.5", "1", "--arm", "sl", "--seeds", "0"]
+    done = run(mixdist(*budget, "--", *settings), tmp_path)
+    assert (done.code, done.errors) == (0, []), done.err
+    place = tmp_path / "runs" / "label-budget-tiny"
+    assert {path.name for path in place.iterdir() if path.is_dir()} == {"50pct-sl-seed0", "100pct-sl-seed0"}
+    assert (place / "report.html").is_file()
+    assert "secret" not in done.out + done.err + (place / "report.md").read_text()
+    tars = [name for name in server.files if name.endswith(".tar")]
+    assert {name: len(server.requests(name)) for name in tars} == dict.fromkeys(tars, 1)
+
+
 def test_a_run_from_a_remote_set_is_planned(server: Served, tmp_path: Path) -> None:
     settings = {**SETTINGS, "data.sl": f"{server.url}/sets/tiny", "data.cache_dir": tmp_path / "cache"}
     done = run(mixdist("plan", *flags(settings), "--probe-seconds", "0"), tmp_path)
