@@ -30,9 +30,7 @@ from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.world import World, process_group, read_world
 
-BATCH = (
-    64  # global; a step of 32 images a rank takes a second or two, of which gradients of 23 MB are to be a small part
-)
+BATCH = 64  # global: a step of 32 images a rank takes a second or two, the gradients of 23 MB always the same
 BARE = "bare-ddp"  # the limit: the loop written by hand, under torch's DDP and nothing else
 STRATEGIES: dict[str, dict[str, Any]] = {
     BARE: {},
@@ -49,8 +47,10 @@ def main(argv: Sequence[str]) -> int:
     for name in names:
         if name not in STRATEGIES:
             raise UserError(f"--strategies: there is no {name!r}; there are: {', '.join(STRATEGIES)}")
+    if arguments.batch < 2 or arguments.batch % 2:
+        raise UserError(f"--batch {arguments.batch} should be a multiple of the two ranks")
     if "RANK" in os.environ:
-        _as_rank(names, arguments.rounds)
+        _as_rank(names, arguments.batch, arguments.rounds)
         return 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
     environment = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", **os.environ}
@@ -58,25 +58,25 @@ def main(argv: Sequence[str]) -> int:
         [*command, "benchmarks.ranks", *argv], env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
     figures = json.loads(child.stdout.splitlines()[-1])
-    _print(figures)
+    _print(figures, arguments.batch)
     if arguments.json:
         head = measured_on()
-        write_json(arguments.json, head | {"rounds": arguments.rounds, "figures": figures})
+        write_json(arguments.json, head | {"rounds": arguments.rounds, "batch": arguments.batch, "figures": figures})
     return 0
 
 
-def _as_rank(names: list[str], rounds: int) -> None:
+def _as_rank(names: list[str], batch: int, rounds: int) -> None:
     torch.set_num_threads(1)
     world = read_world()
     with process_group(world), tempfile.TemporaryDirectory() as work:
-        figures = {name: _compare(name, Path(work) / name, world, rounds) for name in names}
+        figures = {name: _compare(name, Path(work) / name, world, batch, rounds) for name in names}
         if world.is_main:
             print(json.dumps(figures))
 
 
-def _compare(name: str, work: Path, world: World, rounds: int) -> dict[str, float]:
+def _compare(name: str, work: Path, world: World, batch: int, rounds: int) -> dict[str, float]:
     """Return the medians in ms a step, and of the ratio of the two speeds within a round."""
-    case = replace(CASES["vit"], batch=BATCH, steps=2)
+    case = replace(CASES["vit"], batch=batch, steps=2)
     alone = replace(world, rank=0, local_rank=0, size=1, local_size=1)
     data = digits(work)
     drive = by_hand if name == BARE else by_engine
@@ -104,8 +104,8 @@ def _seconds(stretch: Iterator[None], world: World) -> float:
     return time.perf_counter() - start
 
 
-def _print(figures: dict[str, dict[str, float]]) -> None:
-    table = Table(title="ViT-Tiny, 64 tokens, 32 images a rank, two ranks, fp32 on CPU: median ms a step")
+def _print(figures: dict[str, dict[str, float]], batch: int) -> None:
+    table = Table(title=f"ViT-Tiny, 64 tokens, {batch // 2} images a rank, two ranks, fp32 on CPU: median ms a step")
     for column in ("strategy", "alone", "together", "efficiency"):
         table.add_column(column, justify="left" if column == "strategy" else "right")
     for name, row in figures.items():
@@ -116,6 +116,7 @@ def _print(figures: dict[str, dict[str, float]]) -> None:
 def _parser() -> Parser:
     parser = Parser("python -m benchmarks.ranks", "Measure what training together costs (benchmarks/README.md).")
     parser.add_argument("--strategies", default="ddp", metavar="A,B", help=f"of: {', '.join(STRATEGIES)}; default: ddp")
+    parser.add_argument("--batch", type=int, default=BATCH, help=f"images of a step, on both ranks; default: {BATCH}")
     parser.add_argument("--rounds", type=int, default=21, help="stretches of each; the median counts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine, date, versions and figures")
     return parser
