@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -95,6 +96,11 @@ def epochs_of(method: MethodConfig) -> dict[PhaseName, int]:
     return {"ssl": e_ssl - e_mix, "mix": e_mix, "sl": e_sl - e_mix}
 
 
+def both_heads(epochs: Mapping[PhaseName, int]) -> bool:
+    """Return whether a phase comes in which both heads are trained, or have been."""
+    return bool(epochs["mix"] or (epochs["ssl"] and epochs["sl"]))
+
+
 def make_plan(config: Config, counts: Counts, world_size: int = 1) -> Plan:
     """Lay out the run.
 
@@ -113,6 +119,10 @@ def make_plan(config: Config, counts: Counts, world_size: int = 1) -> Plan:
         notes.append("the mix phase has no epoch (Eq. 1), so this is ssl+sl; raise method.mix_ratio or the epochs")
     if config.train.mixup and epochs["sl"] == 0:
         notes.append("train.mixup has nothing to act on: the plan has no SL phase, and MIX mixes by Eq. 2 alone")
+    if config.train.align_every and not both_heads(epochs):
+        notes.append(
+            "train.align_every has nothing to measure: no phase trains both heads, or the second after the first"
+        )
     notes += _larger_batches(config.train.batch, epochs, samples)
     phases: list[Phase] = []
     done_steps = done_epochs = 0

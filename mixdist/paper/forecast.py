@@ -105,6 +105,10 @@ def print_forecast(order: Order, scale: Scale, here: Mapping[str, PackedSet], co
         f"{runs} runs, {steps:,} steps, about {hours:.1f} hours with --nproc {order.nproc} on {device}, by a probe of "
         f"a few steps just now; loading and saving come on top",
     )
+    if order.part[1] > 1:
+        print_line(console, f"part {order.part[0]}/{order.part[1]} has about {hours / order.part[1]:.1f} hours of them")
+    if scale.share != 1:
+        print_line(console, f"scaled by {scale.share:g}: fewer epochs and images than the paper's; not its figures")
 
 
 def _done(order: Order, scale: Scale, here: Mapping[str, PackedSet]) -> Counter[str]:

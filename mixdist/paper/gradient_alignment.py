@@ -18,9 +18,11 @@ from rich.table import Table
 from mixdist import train
 from mixdist.arguments import OwnOptions, written
 from mixdist.config.read import read_config
+from mixdist.config.schema import Config
 from mixdist.data.packing.summary import plain_or_terminal, print_line
 from mixdist.errors import UserError
 from mixdist.files import write_json
+from mixdist.plan import both_heads, epochs_of
 from mixdist.world import read_world
 
 PROGRAM = "mixdist reproduce gradient-alignment"
@@ -48,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = options.run
     if not folders:
         config = read_config(rest, PROGRAM)
+        _check(config)
         measuring = [] if config.train.align_every else [f"--train.align_every={EVERY}"]
         main_rank = read_world().is_main
         if (code := train.main([*rest, *measuring])) or not main_rank:
@@ -62,6 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         with written("--json", options.json):
             write_json(options.json, {"means": means, "paper": PAPER, "runs": runs})
     return 0
+
+
+def _check(config: Config) -> None:
+    """Refuse, before hours of training, a run that never trains both heads."""
+    if not both_heads(epochs_of(config.method)):
+        raise UserError(
+            f"{PROGRAM}: method.arm {config.method.arm} with method.ssl_epochs {config.method.ssl_epochs} and "
+            f"method.sl_epochs {config.method.sl_epochs} never trains both heads, so there are no cosines; use "
+            f"mixtraining or ssl+sl"
+        )
 
 
 def read_cosines(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -70,7 +70,7 @@ class Grid:
                 if value not in there:
                     known = ", ".join(f"{each:g}" if isinstance(each, float) else str(each) for each in there)
                     said = f"{value:g}" if isinstance(value, float) else str(value)
-                    close = nearest(said, [str(each) for each in there])
+                    close = "" if isinstance(value, float) else nearest(said, [str(each) for each in there])
                     hint = "" if option != "epochs" else "; to train for fewer, use --scale"
                     raise UserError(f"--{option} {said} matches no cell of {self.name}, which has {known}{close}{hint}")
             cells = tuple(cell for cell in cells if getattr(cell, field) in values)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 import mixdist
 from mixdist.arguments import OwnOptions, written
@@ -81,19 +82,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_trainer(argv: list[str], work: Path, world: World) -> Trainer:
     """Build a run of one epoch in each phase, an epoch being one batch; over random pixels unless a set is given."""
-    flags = {argument.split("=")[0] for argument in argv}
-    asked = [*ONE_EPOCH_EACH, f"--run.dir={work / 'run'}", "--data.cache=ram"]
-    if "--train.batch" not in flags:
-        asked.append(f"--train.batch={BATCH[world.device.type]}")
-    if not flags & {"--model.backbone", "--model.patch_size", "--config"}:
-        asked.append("--model.patch_size=2")
-    here = [*argv, *asked]  # last: the run is this command's
-    if "--data.sl" not in flags:
-        config = read_config([*here, f"--data.sl={work}"], PROGRAM)
-        size = config.data.image_size or SIZE
-        noise = pack_noise(work, config.train.batch, size)
-        here += [f"--data.sl={noise}", "--data.fraction=1", "--data.labelled_fraction=1"]
+    nothing, defaults = str(work / "no-set"), work / "defaults.yaml"
+    defaults.write_text(yaml.safe_dump({"data": {"sl": nothing}, "train": {"batch": BATCH[world.device.type]}}))
+    if not any(argument.split("=")[0] in ("--model.backbone", "--model.patch_size", "--config") for argument in argv):
+        argv = [*argv, "--model.patch_size=2"]
+    # The user's settings lie between: defaults give way to them, and they to what makes the run this command's.
+    here = ["--config", str(defaults), *argv, *ONE_EPOCH_EACH, f"--run.dir={work / 'run'}", "--data.cache=ram"]
     config = read_config(here, PROGRAM)
+    if config.data.sl == nothing:
+        noise = pack_noise(work, config.train.batch, config.data.image_size or SIZE)
+        here += [f"--data.sl={noise}", "--data.fraction=1", "--data.labelled_fraction=1"]
+        config = read_config(here, PROGRAM)
     _check(config)
     samples = find_samples(config)
     model = build_model(config, samples.image_size, samples.counts.classes)

@@ -8,14 +8,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixdist.engine.passes import open_passes, time_passes
+from mixdist.engine.passes import INPUT, open_passes, time_passes
 from mixdist.paper.pass_timing import make_trainer
 from mixdist.world import read_world
 
 GPU_ROWS = 256  # Tables 12 and 13
 CPU_ROWS = {"vit_tiny": 16, "resnet18": 64}  # of which a step takes a second, so that AdamW weighs little in it
 ROUNDS = 2
-TELLING = ("model.", "method.mask_ratio", "train.precision", "train.tf32")  # settings that the time of an image follows
+TELLING = (  # settings that the time of an image follows
+    "model.",
+    "method.mask_ratio",
+    "method.ssl_masking",
+    "train.precision",
+    "train.tf32",
+    "train.compile",
+    "train.gradient_checkpointing",
+)
 EVALUATION = 1 / 3  # of an SL step: a forward, of a forward and a backward of twice its work
 
 
@@ -48,4 +56,5 @@ def probe(backbone: str, file: Path, changes: Mapping[str, str], image_size: int
         rounds = time_passes(open_passes(make_trainer(flags, Path(work), world), held), ROUNDS, steps=1)
     # The shortest: a busy machine makes a step longer, never shorter.
     phases = {name: min(one[name] for one in rounds) / rows for name in rounds[0]}
+    phases["ssl"] = phases.pop(INPUT, phases["ssl"])  # what the phase does, where it masks its input
     return Speed(phases, phases["sl"] * EVALUATION, world.device.type)

@@ -104,7 +104,9 @@ def test_ours_stand_beside_the_papers_and_are_marked_as_scaled(grid: tuple[Path,
         assert "holds 2,000 training and 20 test images" in said
     assert f"{float(found[2]['accuracy']) - 87.13:+.2f}" in text
     assert "<script" not in page
-    assert ElementTree.parse(folder / "vit_tiny-cifar10.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    picture = ElementTree.parse(folder / "vit_tiny-cifar10.svg").getroot()
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "ours, scaled by 0.02, mixtraining" in picture.attrib["aria-label"]
 
 
 def test_a_run_knows_its_cell_and_trained_what_the_cell_says(grid: tuple[Path, Done]) -> None:
@@ -141,7 +143,7 @@ def test_a_folder_with_a_run_of_other_settings_is_refused(data: Path, grid: tupl
 
 def test_a_dry_run_trains_and_writes_nothing(data: Path, grid: tuple[Path, Done], here: Here) -> None:
     before = sorted(grid[0].rglob("*"))
-    asked = ("table1", "--fraction", "0.1", "1", "--seeds", "0", "1", "--scale", "0.02", "--dry-run")
+    asked = ("table1", "--fraction", "0.1", "1", "--seeds", "0", "1", "--scale", "0.02", "--dry-run", "--part", "2/9")
     done = here(reproduce(data, *asked), grid[0])
     assert done.code == 0, done.err
     rows = {words[0]: words[1:3] for words in map(str.split, done.out.splitlines()) if len(words) == 4}
@@ -151,6 +153,8 @@ def test_a_dry_run_trains_and_writes_nothing(data: Path, grid: tuple[Path, Done]
     assert rows["vit_tiny-cifar10-p1-e100-a0.5-r0.5-mixtraining"] == ["1", "3"]
     assert rows["vit_tiny-cifar10-p0.1-e100-sl"] == ["2", "2"]
     assert "9 runs, 27 steps, about" in done.out
+    assert "part 2/9 has about 0.0 hours of them" in done.out
+    assert "scaled by 0.02: fewer epochs and images than the paper's" in done.out
     assert sorted(grid[0].rglob("*")) == before
 
 

@@ -15,6 +15,8 @@ ARRAY = {
     "SLURM_ARRAY_JOB_ID": "7",
     "SLURM_ARRAY_TASK_ID": "11",
     "SLURM_ARRAY_TASK_MIN": "10",
+    "SLURM_ARRAY_TASK_MAX": "12",
+    "SLURM_ARRAY_TASK_STEP": "1",
     "SLURM_ARRAY_TASK_COUNT": "3",
 }
 
@@ -44,6 +46,22 @@ def test_a_task_takes_its_part_of_the_runs(tools: dict[str, str], tmp_path: Path
     told = "reproduce --part 2/3 --nproc 4 table2 --dataset cifar10 -- --train.precision bf16\n"
     assert (tmp_path / "told").read_text() == told
     assert not (tmp_path / "requeued").exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "part"),
+    [
+        ({"ID": "7", "MIN": "1", "MAX": "11", "STEP": "2", "COUNT": "6"}, "4/6"),  # --array=1-11:2
+        ({"ID": "7", "MIN": "3", "MAX": "7", "STEP": "1", "COUNT": "2"}, "1/1"),  # --array=3,7
+        ({"ID": "5", "MIN": "5", "MAX": "5", "STEP": "1", "COUNT": "1"}, "1/1"),  # --array=5
+    ],
+)
+def test_an_array_with_steps_or_gaps_leaves_no_run_out(
+    tools: dict[str, str], tmp_path: Path, array: dict[str, str], part: str
+) -> None:
+    environment = {**tools, **{f"SLURM_ARRAY_TASK_{name}": value for name, value in array.items()}, "FATE": "0"}
+    subprocess.run(["bash", str(SCRIPT), "table2"], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "told").read_text() == f"reproduce --part {part} --nproc 4 table2\n"
 
 
 def test_before_the_time_limit_the_run_saves_and_the_task_is_requeued(tools: dict[str, str], tmp_path: Path) -> None:

@@ -77,3 +77,12 @@ def test_a_mistake_is_named(tmp_path: Path) -> None:
     (bare / "metrics.jsonl").write_text("{")
     with pytest.raises(UserError, match="holds a line that is no record"):
         gradient_alignment.main(["--run", str(bare)])
+
+
+@pytest.mark.parametrize("settings", [["--method.arm=sl"], ["--method.arm=ssl+sl", "--method.sl_epochs=0"]])
+def test_a_run_that_never_trains_both_heads_is_refused_before_it_is_trained(
+    tmp_path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient_alignment.train, "main", lambda argv: pytest.fail("it trains"))
+    with pytest.raises(UserError, match="never trains both heads, so there are no cosines; use mixtraining or ssl"):
+        gradient_alignment.main([f"--data.sl={tmp_path}", *settings])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_run import make_trainer, tiny_config, tiny_set, weights
 
+from mixdist.config.read import to_yaml
 from mixdist.engine.passes import Pass, open_passes, time_passes
 from mixdist.errors import UserError
 from mixdist.paper import pass_figures, pass_timing
@@ -111,3 +112,13 @@ def test_a_mistake_is_named(argv: list[str], message: str) -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match=message):
         pass_timing.main([*argv, *SMALL] if "cuda" in argv else ["--device", "cpu", *argv, *SMALL])
+
+
+def test_a_config_files_set_and_batch_are_what_is_timed(trainer, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    own = tiny_config(trainer.config.data.sl, tmp_path / "mine", {"train.batch": 5})
+    file.write_text(to_yaml(own))
+    made = pass_timing.make_trainer([f"--config={file}"], tmp_path, pass_timing._world("cpu"))
+    assert (made.config.data.sl, made.config.train.batch) == (own.data.sl, 5)
+    assert made.config.run.dir == tmp_path / "run"  # the user's own is left alone
+    assert [phase.steps for phase in made.plan.phases] == [3, 3, 3]  # one epoch each of its 11 images
