@@ -47,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
     for name in names:
         if name not in STRATEGIES:
             raise UserError(f"--strategies: there is no {name!r}; there are: {', '.join(STRATEGIES)}")
+    if arguments.rounds < 1:
+        raise UserError(f"--rounds {arguments.rounds} is out of range; it should be 1 or more")
     if arguments.batch < 2 or arguments.batch % 2:
         raise UserError(f"--batch {arguments.batch} should be a multiple of the two ranks")
     if "RANK" in os.environ:

@@ -11,7 +11,7 @@ from mixdist.config.schema import Config
 from mixdist.config.train_section import ParallelConfig
 from mixdist.data.open import open_feed, resident_bytes
 from mixdist.data.samples import Samples
-from mixdist.engine.checkpoint import Checkpoints, identity
+from mixdist.engine.checkpoint import Checkpoints, identity, shared
 from mixdist.engine.compiling import check_compiler
 from mixdist.engine.fit import fit_micro_batch
 from mixdist.engine.loop import Trainer
@@ -29,8 +29,12 @@ from mixdist.world import World
 
 def run_identity(config: Config, samples: Samples) -> dict[str, str]:
     """Return what makes this run this run: its settings, and the content of its packed sets."""
+    return identity(config, _content(samples))
+
+
+def _content(samples: Samples) -> dict[str, str]:
     beside = {f"data.tasks.{task.name}": task.packed.fingerprint for task in samples.tasks}
-    return identity(config, {"data.sl": samples.sl.fingerprint, "data.ssl": samples.ssl.fingerprint, **beside})
+    return {"data.sl": samples.sl.fingerprint, "data.ssl": samples.ssl.fingerprint, **beside}
 
 
 def check_same_run(config: Config, samples: Samples, world: World) -> None:
@@ -39,7 +43,7 @@ def check_same_run(config: Config, samples: Samples, world: World) -> None:
     Raises:
         UserError: on the ranks that differ.
     """
-    own = run_identity(config, samples)
+    own = shared(config, _content(samples))
     main = world.from_main(own)
     differing = [
         f"{key} is {own.get(key)}, on rank 0 {main.get(key)}" for key in main | own if own.get(key) != main.get(key)

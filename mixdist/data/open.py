@@ -12,6 +12,7 @@ from mixdist.data.bad import BadSamples
 from mixdist.data.cache import most_device_bytes
 from mixdist.data.opener import Opener
 from mixdist.data.samples import Samples
+from mixdist.data.select import PROBED
 from mixdist.data.stream import Partners, Stream, TestStream
 from mixdist.plan import PhaseName, epochs_of
 from mixdist.world import World
@@ -44,26 +45,24 @@ def open_feed(
     Raises:
         DataError: a shard that cannot be read, or no test split for a supervised arm.
     """
-    epochs = epochs_of(config.method)
-    of_all = bool(epochs["mix"]) and config.method.mix_samples == "all"
-    mixes = bool(epochs["mix"]) and not (samples.same or of_all) and config.method.input_ratio < 1
+    epochs, needs = epochs_of(config.method), _Needs.of(config, samples)
     micro_batch = fitted if config.train.micro_batch == "auto" else config.train.micro_batch
-    opener = Opener(config, samples, world, micro_batch, mixes, _bad_samples(config, samples, quarantine), [])
+    bad = BadSamples(config.data.bad_samples, config.data.bad_limit, sum(needs.training(samples)), quarantine)
+    opener = Opener(config, samples, world, micro_batch, needs.mixes, bad, [])
     train: dict[PhaseName, Stream] = {}
-    ssl_images = opener.images(samples.ssl, "train", samples.ssl_ids) if epochs["ssl"] or mixes or of_all else None
+    ssl_images = opener.images(samples.ssl, "train", samples.ssl_ids) if needs.ssl else None
     if epochs["ssl"] and ssl_images:
         train["ssl"] = opener.stream("ssl", samples.ssl, samples.ssl_ids, ssl_images)
-    # Of one set, the labelled samples are there already, unless SSL sees only the others.
-    shared = ssl_images if samples.ssl is samples.sl and not config.data.ssl_only_unlabelled else None
+    shared = ssl_images if needs.one else None
     probes = config.train.probe_every is not None and bool(epochs["ssl"] or epochs["mix"])
-    if not (epochs["mix"] or epochs["sl"]):
+    if not needs.supervised:
         probe = opener.probe_streams(shared, None) if probes else None
         return Feed(train, None, opener.bad, tuple(opener.notes), probe)
     sl_images = shared or opener.images(samples.sl, "train", samples.sl_ids)
-    partners = Partners(ssl_images, samples.ssl_ids) if mixes and ssl_images else None
+    partners = Partners(ssl_images, samples.ssl_ids) if needs.mixes and ssl_images else None
     beside = [opener.images(task.packed, "train", task.ids) for task in samples.tasks]
     if epochs["mix"]:
-        train["mix"] = opener.mixed(sl_images) if of_all else opener.supervised(sl_images, beside, partners)
+        train["mix"] = opener.mixed(sl_images) if needs.of_all else opener.supervised(sl_images, beside, partners)
     if epochs["sl"]:
         mixup = config.train.mixup
         others = Partners(sl_images, samples.sl_ids, mixup) if mixup else None
@@ -76,16 +75,37 @@ def open_feed(
 
 def resident_bytes(config: Config, samples: Samples, device: torch.device) -> int:
     """Return how much memory of the device the sets that `open_feed` opens will be kept in, at most."""
-    epochs = epochs_of(config.method)
-    sets = [len(samples.ssl_ids), *([] if samples.ssl is samples.sl else [len(samples.sl_ids)])]
-    if epochs["mix"] or epochs["sl"]:
-        tested = (samples.sl, *(task.packed for task in samples.tasks))
+    needs = _Needs.of(config, samples)
+    sets = needs.training(samples)
+    if needs.supervised or config.train.probe_every:
+        tested = (samples.sl, *(task.packed for task in samples.tasks if needs.supervised))
         sets += [int((packed.split("test").labels >= 0).sum()) for packed in tested]
-        sets += [len(task.ids) for task in samples.tasks]
+    if config.train.probe_every and not (needs.sl or (needs.ssl and needs.one)):
+        sets.append(min(PROBED, len(samples.sl_ids)))
     return most_device_bytes(sets, samples.image_size, config.data.cache, device)
 
 
-def _bad_samples(config: Config, samples: Samples, quarantine: Path | None) -> BadSamples:
-    trained = len(samples.ssl_ids) + (0 if samples.ssl is samples.sl else len(samples.sl_ids))
-    trained += sum(len(task.ids) for task in samples.tasks)
-    return BadSamples(config.data.bad_samples, config.data.bad_limit, trained, quarantine)
+@dataclass(frozen=True)
+class _Needs:
+    """Which training images a run opens."""
+
+    ssl: bool  #: those of D_ssl
+    sl: bool  #: those of D_sl, apart from D_ssl's
+    one: bool  #: D_sl's are among D_ssl's: of one set they are there already, unless SSL sees only the others
+    supervised: bool  #: MIX or SL
+    mixes: bool  #: by Eq. 2, with partners from D_ssl
+    of_all: bool  #: MIX sees all of D_ssl
+
+    @staticmethod
+    def of(config: Config, samples: Samples) -> _Needs:
+        epochs = epochs_of(config.method)
+        of_all = bool(epochs["mix"]) and config.method.mix_samples == "all"
+        mixes = bool(epochs["mix"]) and not (samples.same or of_all) and config.method.input_ratio < 1
+        ssl, supervised = bool(epochs["ssl"]) or mixes or of_all, bool(epochs["mix"] or epochs["sl"])
+        one = samples.ssl is samples.sl and not config.data.ssl_only_unlabelled
+        return _Needs(ssl, supervised and not (ssl and one), one, supervised, mixes, of_all)
+
+    def training(self, samples: Samples) -> list[int]:
+        """Return the numbers of images, set by set."""
+        own = [len(samples.ssl_ids)] * self.ssl + [len(samples.sl_ids)] * self.sl
+        return own + [len(task.ids) for task in samples.tasks] * self.supervised

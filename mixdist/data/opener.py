@@ -26,6 +26,8 @@ from mixdist.errors import DataError, UserError
 from mixdist.keyed import Ids
 from mixdist.world import World
 
+SHOWN = 8  # images of a picture of reconstructions, which are asked for at once whatever a batch is
+
 
 @dataclass(frozen=True)
 class Opener:
@@ -71,7 +73,7 @@ class Opener:
             cache=data.cache,
             folder=data.cache_dir.expanduser(),
             workers=data.workers,
-            batch=max(micro, MIN_ROWS) if training else train.eval_batch,
+            batch=max(micro, MIN_ROWS, SHOWN) if training else max(train.eval_batch, SHOWN),
             asks=-(-share // micro) * (2 if self.mixes or train.mixup else 1) if training else 1,
             ahead=AHEAD,
             world=self.world,

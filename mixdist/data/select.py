@@ -21,6 +21,8 @@ def training_ids(packed: PackedSet, data: DataConfig) -> Ids:
         DataError: nothing is left.
     """
     split = packed.split("train")
+    if len(split.index) == 0:
+        raise DataError(f"the train split of {packed.location} holds no sample")
     if data.fraction == 1:
         ids = np.arange(len(split.index))
     elif data.stratified:

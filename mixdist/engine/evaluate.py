@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from mixdist.data.batch import Batch
 from mixdist.data.stream import TestStream
 from mixdist.engine import heartbeat
 from mixdist.engine.precision import Precision
@@ -52,10 +54,7 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion:
     classes = last - first
     confused = torch.zeros(classes**2 if confusion and classes <= MOST_CONFUSED else 0, dtype=torch.int64)
     confused = confused.to(test.world.device)
-    beats = test.most_batches + 1  # the same on every rank, however many batches it has
-    for batch in test:
-        heartbeat.beat("eval")
-        beats -= 1
+    for batch in beating(test):
         inputs = test.prepare(batch)
         with precision.autocast():
             logits = model(inputs.images, reconstruct=False, classify=True).logits
@@ -69,10 +68,19 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion:
             pairs = (inputs.labels * classes + best[:, 0])[readable]
             confused += torch.bincount(pairs, minlength=len(confused))
     model.train()
-    for _ in range(beats):
-        heartbeat.beat("eval")
     top1, top5, samples = (int(count) for count in test.world.sum(counts))
     if samples == 0:
         raise DataError("none of the test samples can be read, so there is nothing to evaluate on").everywhere()
     matrix = test.world.sum(confused).reshape(classes, classes).tolist() if len(confused) else None
     return Score(samples, top1, top5 if classes > 5 else None, matrix)
+
+
+def beating(stream: TestStream) -> Iterator[Batch]:
+    """Yield this rank's batches with a heartbeat each, and to the end as many on every rank, however many it has."""
+    beats = stream.most_batches + 1
+    for batch in stream:
+        heartbeat.beat("eval")
+        beats -= 1
+        yield batch
+    for _ in range(beats):
+        heartbeat.beat("eval")

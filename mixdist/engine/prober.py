@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from mixdist.data.stream import TestStream
-from mixdist.engine import heartbeat
+from mixdist.engine.evaluate import beating
 from mixdist.engine.precision import Precision
 from mixdist.engine.probes import Findings, probe
 from mixdist.engine.strategy import Strategy, average_buffers
@@ -51,15 +51,13 @@ class Prober:
         world, backbone = stream.world, self.model.backbone
         features = torch.zeros(len(stream.ids), backbone.pooled_dim + 1, device=world.device)
         places = {int(sample): place for place, sample in enumerate(stream.ids)}
-        for batch in stream:
-            heartbeat.beat("eval")
+        for batch in beating(stream):
             inputs = stream.prepare(batch)
             with self.precision.autocast():
                 pooled = backbone.pool(backbone(inputs.images))
             pooled = pooled.float().reshape(len(inputs.labels), -1, backbone.pooled_dim).mean(1)  # of a clip's frames
             rows = torch.tensor([places[int(sample)] for sample in batch.ids], device=world.device)
             features[rows] = torch.cat([pooled, inputs.weight[:, None]], dim=1)
-        heartbeat.beat("eval")
         features = world.sum(features)
         readable = features[:, -1] > 0
         if not bool(readable.any()):

@@ -11,12 +11,12 @@ from PIL import Image
 
 from mixdist.data.batch import Batch
 from mixdist.data.open import Feed
+from mixdist.data.opener import SHOWN
 from mixdist.data.reading.reader import CENTRE
 from mixdist.engine.precision import Precision
 from mixdist.engine.update import mask_noise
 from mixdist.model.mixmodel import MixModel
 
-IMAGES = 8
 SHOWN_SIZE = 64  # pixels an image is enlarged to at least, without smoothing
 GAP = 2
 
@@ -31,7 +31,7 @@ def reconstruction_png(model: MixModel, feed: Feed, precision: Precision, mask_i
     """
     source = feed.test or next(iter(feed.train.values()))
     prepare = source.prepare
-    ids = (feed.test.ids if feed.test else next(iter(feed.train.values())).order.ids)[:IMAGES]
+    ids = (feed.test.ids if feed.test else next(iter(feed.train.values())).order.ids)[:SHOWN]
     device = prepare.own.mean.device
     asked = source.images.ask(ids, CENTRE)
     images = asked.wait().images[:: source.images.frames].to(device, copy=True)

@@ -13,7 +13,7 @@ from torch import nn
 from mixdist.config.method_section import ModelConfig
 from mixdist.errors import UserError
 from mixdist.model.backbone import Backbone
-from mixdist.model.masking import random_mask, scatter_patches, to_images, visible_patches
+from mixdist.model.masking import kept_patches, random_mask, scatter_patches, to_images, visible_patches
 
 
 class MaeHead(nn.Module):
@@ -29,6 +29,11 @@ class MaeHead(nn.Module):
             raise UserError(
                 f"model.backbone '{config.backbone}' makes a single token of a {backbone.image_size} px image, so the "
                 f"MAE head has nothing to reconstruct it from; use a larger data.image_size or smaller patches"
+            )
+        if kept_patches(backbone.grid**2, mask_ratio) == 0:
+            raise UserError(
+                f"method.mask_ratio {mask_ratio:g} hides all {backbone.grid**2} patches of a {backbone.image_size} px "
+                f"image, so nothing is left to reconstruct it from; use at most {1 - 1 / backbone.grid**2:g}"
             )
         width = _decoder_width(backbone.dim, config)
         self.prefix, self.patch = backbone.prefix, backbone.image_size // backbone.grid

@@ -20,7 +20,7 @@ def random_mask(noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
 
 def visible_patches(noise: torch.Tensor, mask_ratio: float) -> torch.Tensor:
     """Return the places of the patches that `random_mask` leaves, int64 [B, kept], in no order that means something."""
-    kept: int = _kept(noise.shape[1], mask_ratio)
+    kept: int = kept_patches(noise.shape[1], mask_ratio)
     return noise.argsort(dim=1, stable=True)[:, :kept]
 
 
@@ -37,7 +37,8 @@ def scatter_patches(patches: torch.Tensor, places: torch.Tensor, token: torch.Te
 
 # A compiler of tensor code cannot follow fractions.
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _kept(patches: int, mask_ratio: float) -> int:
+def kept_patches(patches: int, mask_ratio: float) -> int:
+    """Return how many of the patches stay visible."""
     # On the decimal number that was written: in binary fractions, 900 * (1 - 0.89) = 98.999... loses a patch.
     return min(patches - 1, math.floor(patches * (1 - Fraction(str(mask_ratio)))))
 

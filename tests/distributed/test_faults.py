@@ -70,11 +70,20 @@ def test_a_mistake_that_all_ranks_see_is_said_once(
     refused(done)
 
 
-def test_a_rank_with_other_settings_than_rank_0_is_refused_by_their_name(packed_sets: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ('--seed "$RANK"', "seed is 1, on rank 0 0"),
+        ('--train.log_every "$((20 - RANK))"', "train.log_every is 19, on rank 0 20"),  # ranks meet at a record
+    ],
+)
+def test_a_rank_with_other_settings_than_rank_0_is_refused_by_their_name(
+    packed_sets: Path, tmp_path: Path, own: str, message: str
+) -> None:
     arguments = flags({**SETTINGS, "data.sl": packed_sets / "tiny"})
-    done = run(torchrun(RANKS, "--no-python", *shell('exec "$@" --seed "$RANK"', *arguments)), tmp_path)
+    done = run(torchrun(RANKS, "--no-python", *shell(f'exec "$@" {own}', *arguments)), tmp_path)
     (line,) = done.errors
-    assert "seed is 1, on rank 0 0" in line
+    assert message in line
     assert "(on rank 1 of 2)" in line
     refused(done)
 

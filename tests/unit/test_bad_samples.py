@@ -121,3 +121,19 @@ def test_what_a_checkpoint_keeps_is_taken_up_and_the_file_follows_it(damaged, tm
     later.load_state_dict(state)
     assert later.found == feed.bad.found
     assert file.read_text() == lines
+
+
+@pytest.mark.parametrize(
+    ("settings", "taking_part"),
+    [
+        ({"method__arm": "sl", "data__labelled_fraction": 0.5}, "labelled"),
+        ({"method__arm": "ssl+sl", "data__labelled_fraction": 0.5}, "all"),
+        ({"data__ssl_only_unlabelled": True, "data__labelled_fraction": 0.5}, "all"),
+        ({"method__arm": "ssl+sl", "method__sl_epochs": 0}, "all"),
+    ],
+)
+def test_a_share_as_limit_is_of_the_samples_that_take_part(sets, settings, taking_part):
+    settings = config(sets / "whole", **settings)
+    labelled = len(find_samples(settings).sl_ids)
+    assert labelled == 37 or 15 < labelled < 22
+    assert feed_of(settings).bad.samples == {"labelled": labelled, "all": 37}[taking_part]

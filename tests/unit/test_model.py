@@ -235,6 +235,15 @@ def test_a_single_token_is_refused_as_there_is_nothing_to_reconstruct_it_from(tm
         tiny_model(tmp_path, **{"model.patch_size": 8})
 
 
+def test_a_mask_that_hides_every_patch_is_refused_and_one_that_leaves_one_is_not(tmp_path):
+    with pytest.raises(UserError, match=r"method.mask_ratio 0.95 hides all 16 patches.*use at most 0.9375"):
+        tiny_model(tmp_path, **{"method.mask_ratio": 0.95})
+    assert tiny_model(tmp_path, **{"method.mask_ratio": 0.9375}).reconstructor.visible(torch.rand(2, 16)).shape == (
+        2,
+        1,
+    )
+
+
 # The AE head
 
 

@@ -18,6 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from tiny_run import family_config, make_trainer, phase_of, tiny_config, tiny_set, weights
 
 from mixdist.data.select import at_most
+from mixdist.engine import heartbeat
 from mixdist.engine.prober import Prober
 from mixdist.engine.probes import PENALTIES, TEMPERATURE, Findings, knn, linear, probe, spread_and_rank
 from mixdist.engine.record import StepRecord
@@ -204,9 +205,11 @@ class Unsummed(World):
 def test_ranks_look_at_shares_that_add_up_to_the_bits_of_one_process(data, tmp_path):
     trainer = make_trainer(tiny_config(data, tmp_path / "run", {"train.probe_every": 1, "train.eval_batch": 7}))
     stream, model = trainer.prober.train, trainer.model.eval()
+    beats = []
     with torch.no_grad():
         whole, _ = trainer.prober._features(stream)
         for rank in range(3):
+            heartbeat.begin(0, "ssl", first=False)
             share = replace(stream, world=Unsummed(rank, rank, 3, 3, torch.device("cpu")))
             own, labels = Prober(model, share, share, trainer.precision)._features(share)
             mine = np.concatenate([batch.ids for batch in share])
@@ -214,6 +217,8 @@ def test_ranks_look_at_shares_that_add_up_to_the_bits_of_one_process(data, tmp_p
             places = np.searchsorted(stream.ids, mine)
             assert torch.equal(own, whole[places])
             assert labels.tolist() == stream.labels[mine].tolist()
+            beats.append(heartbeat.last().beats)
+    assert len(set(beats)) == 1  # though the ranks have different numbers of batches: the watchdog compares them
 
 
 def test_a_model_that_gives_all_images_the_same_features_is_collapsed_and_one_that_is_fresh_is_not(data, tmp_path):

@@ -1,5 +1,7 @@
 """Who takes part, and with which label: the semi-supervised share, SSL on the rest, label noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from feeds import ALONE, batches, config, feed_of, rank_of
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from mixdist.config.data_section import DataConfig
 from mixdist.data.open_set import open_set
 from mixdist.data.samples import find_samples
-from mixdist.data.select import noisy_labels
+from mixdist.data.select import noisy_labels, training_ids
 from mixdist.errors import DataError
 
 LABELS = np.r_[np.repeat(np.arange(5), 2000), np.full(500, -1)].astype(np.int32)
@@ -127,3 +129,12 @@ def test_shuffled_shards_reach_the_stream(sets):
     shards = open_set(sets / "whole").split("train").index["shard"]
     seen = np.concatenate([shards[batch.ids] for batch in batches(feed_of(settings), settings, "sl")])
     assert (np.diff(seen) != 0).sum() == 3  # four shards, one after the other
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+def test_a_train_split_without_samples_is_named(sets, stratified):
+    packed = open_set(sets / "whole")
+    none = replace(packed.split("train"), index=packed.split("train").index[:0])
+    empty = replace(packed, splits={**packed.splits, "train": none})
+    with pytest.raises(DataError, match=r"the train split of .*whole holds no sample"):
+        training_ids(empty, DataConfig(sl="somewhere", fraction=0.5, stratified=stratified))

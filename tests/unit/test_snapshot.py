@@ -93,3 +93,17 @@ def test_the_picture_is_the_same_each_time_and_leaves_the_model_as_it_was(data, 
 def test_bf16_reconstructions_are_shown_too(data, tmp_path):
     run = make_trainer(tiny_config(data, tmp_path, {"train.precision": "bf16"}))
     assert len(cells(picture(run), rows=3, size=8)) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train.eval_batch": 1},
+        {"train.eval_batch": 1, "method.arm": "ssl+sl", "method.sl_epochs": 0, "train.micro_batch": 2},
+    ],
+    ids=["supervised", "ssl-alone"],
+)
+def test_a_picture_fits_into_the_workers_memory_whatever_the_batches_are(data, tmp_path, changes):
+    decoded = make_trainer(tiny_config(data, tmp_path / "run", {**changes, "data.cache": "none", "data.workers": 2}))
+    kept = make_trainer(tiny_config(data, tmp_path / "kept", {**changes, "data.cache": "ram"}))
+    assert picture(decoded) == picture(kept)

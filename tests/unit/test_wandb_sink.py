@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mixdist.config.schema import Config
 from mixdist.engine.record import StepRecord
 from mixdist.tracking import PhaseInfo, RunInfo
 from mixdist.tracking.privacy import shareable
@@ -431,3 +433,18 @@ def test_only_the_last_component_of_a_path_is_shared() -> None:
         "seed": 0,
     }
     assert config["data"]["sl"] == Path("/home/ann/cancer/set")  # the config itself is as it was
+
+
+def test_every_setting_that_is_a_path_is_shared_by_its_last_component_alone() -> None:
+    secret = "clients/acme/last"
+    config = Config.model_validate(
+        {
+            "data": {"sl": secret, "ssl": secret, "cache_dir": secret, "tasks": {"letters": {"path": secret}}},
+            "parallel": {"strategy": "deepspeed", "deepspeed_config": secret},
+            "run": {"dir": secret},
+        }
+    ).model_dump(mode="json")  # as trackers are told: paths are text
+    sent = shareable(config)
+    assert json.dumps(config).count("acme") == 6
+    assert "acme" not in json.dumps(sent)
+    assert json.dumps(sent).count('"last"') == 6

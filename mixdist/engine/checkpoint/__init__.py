@@ -2,6 +2,6 @@
 
 from mixdist.engine.checkpoint.checkpoints import Checkpoints
 from mixdist.engine.checkpoint.due import Due
-from mixdist.engine.checkpoint.identity import identity
+from mixdist.engine.checkpoint.identity import identity, shared
 
-__all__ = ["Checkpoints", "Due", "identity"]
+__all__ = ["Checkpoints", "Due", "identity", "shared"]

@@ -29,6 +29,17 @@ LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is tr
     "train.align_every",
     "train.probe_every",
 )
+NODE_KEYS = (  # settings that may differ from rank to rank: where a node has its copy of the sets, how it keeps them
+    "run.dir",
+    "tracking",
+    "parallel.deepspeed_config",
+    "data.sl",
+    "data.ssl",
+    "data.cache",
+    "data.cache_dir",
+    "data.cache_limit_gb",
+    "data.workers",
+)
 ADDED_KEYS = (  # settings that came after the first checkpoints: left at their default, they are what was before them
     "train.mixup",
     "method.ssl_masking",
@@ -39,12 +50,21 @@ ADDED_KEYS = (  # settings that came after the first checkpoints: left at their 
 
 def identity(config: Config, content: dict[str, str]) -> dict[str, str]:
     """Return what makes a run this run, as dotted key -> text; ``content`` holds fingerprints of the packed sets."""
+    own = _settings(config, LAYOUT_KEYS)
+    defaults = {key: str(default_of(info)) for key, info in fields() if key in ADDED_KEYS}
+    return {key: value for key, value in own.items() if defaults.get(key) != value} | content
+
+
+def shared(config: Config, content: dict[str, str]) -> dict[str, str]:
+    """Return what all ranks of a start must have alike, as `identity` does."""
+    return _settings(config, NODE_KEYS) | content
+
+
+def _settings(config: Config, left_out: tuple[str, ...]) -> dict[str, str]:
     flat = dict(_flatten(config.model_dump(mode="json"), ""))
     for name in config.data.tasks:
         del flat[f"data.tasks.{name}.path"]  # as of data.sl, the content counts
-    own = {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{k}.") for k in LAYOUT_KEYS)}
-    defaults = {key: str(default_of(info)) for key, info in fields() if key in ADDED_KEYS}
-    return {key: value for key, value in own.items() if defaults.get(key) != value} | content
+    return {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{k}.") for k in left_out)}
 
 
 def differences(was: dict[str, str], now: dict[str, str]) -> list[str]:
