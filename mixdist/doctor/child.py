@@ -1,4 +1,4 @@
-"""One rank of the doctor's test: `python -m mixdist.doctor.child MEETING RANK COUNT`; names each stage behind it."""
+"""One rank of the doctor's test, `mixdist.doctor.child MEETING RANK COUNT`; names each stage behind it."""
 
 from __future__ import annotations
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from mixdist.child import child
 from mixdist.doctor.finding import Finding
 from mixdist.launchers import PORT
 
-CHILD = (sys.executable, "-m", "mixdist.doctor.child")
 STAGES = ("started", "joined", "all-reduce", "peer copies")  # as the child names what it has behind it
 STEP_S = 0.05
 WAY_OUT = {
@@ -31,12 +31,13 @@ WITHOUT_GPU = (
 class Ranks:
     """The processes; they work while other checks do, and are gone when the block is left."""
 
-    def __init__(self, count: int, gpus: bool, command: tuple[str, ...] = CHILD) -> None:
+    def __init__(self, count: int, gpus: bool, command: Sequence[str] = ()) -> None:
         self._gpus = gpus
         self._folder = tempfile.TemporaryDirectory(prefix="mixdist-doctor-")
         self._count, self._began = count, time.monotonic()
         meeting = Path(self._folder.name) / "meeting"
         self._outputs = [Path(self._folder.name) / f"rank-{rank}" for rank in range(count)]
+        command = command or child("mixdist.doctor.child")
         self._processes: list[subprocess.Popen[bytes]] = []
         for rank, output in enumerate(self._outputs):
             with output.open("w") as file:

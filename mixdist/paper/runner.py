@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+from mixdist.child import child
 from mixdist.errors import UserError
 from mixdist.locks import is_held, locked
 from mixdist.paper.jobs import FAILED, LOG, Job, finished_runs
@@ -148,10 +148,11 @@ def _in_use(lock: Path) -> bool:
 
 def command(flags: Sequence[str], nproc: int) -> list[str]:
     """Return the command of one training on this machine."""
+    training = child("mixdist.train", *flags)
     if nproc == 1:
-        return [sys.executable, "-m", "mixdist.train", *flags]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}"]
-    return [sys.executable, *launcher, "-m", "mixdist.train", *flags]
+        return training
+    # torchrun's own `-m` would put the current folder in front of what the ranks import from.
+    return child("torch.distributed.run", "--standalone", f"--nproc_per_node={nproc}", "--no-python", *training)
 
 
 def _environment(nproc: int) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mixdist.arguments import Parser
+from mixdist.child import child
 from mixdist.errors import MixdistError, UserError
 
 DEPTH = 3  #: folders below a given one that are searched for runs
@@ -67,7 +68,7 @@ def _upload(parts: list[Path]) -> None:
     with TemporaryDirectory() as logs:  # else wandb's own logs land where the command was typed
         environment = {"WANDB_ERROR_REPORTING": "false", **os.environ, "WANDB_DIR": logs, "WANDB_MODE": "online"}
         for part in parts:
-            command = [sys.executable, "-m", "wandb", "sync", "--include-online", str(part.absolute())]
+            command = child("wandb", "sync", "--include-online", str(part.absolute()))
             if subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode:
                 raise MixdistError(
                     f"wandb could not upload {part}, what it said stands above; the same command goes on there"

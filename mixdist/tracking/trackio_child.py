@@ -1,4 +1,4 @@
-"""`python -m mixdist.tracking.trackio_child`, started by trackio_sink.py: hands records from its input to trackio.
+"""`mixdist.tracking.trackio_child`, started by trackio_sink.py: hands records from its input to trackio.
 
 The first line is what trackio.init is told, each other one [step, values]. A process of its own, as trackio prints,
 asks the Hugging Face Hub who the user is, and brings a web server's packages: none of it belongs into a training.

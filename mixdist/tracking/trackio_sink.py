@@ -9,13 +9,13 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+from mixdist.child import child
 from mixdist.engine.record import StepRecord
 from mixdist.errors import UserError
 from mixdist.tracking.background import Background, patience_s
@@ -100,7 +100,7 @@ class Trackio:
             kept["TRACKIO_DIR"] = os.environ["TRACKIO_DIR"]
         self._said = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (read when the process has failed)
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "mixdist.tracking.trackio_child"],
+            child("mixdist.tracking.trackio_child"),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._said,

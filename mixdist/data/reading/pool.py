@@ -11,7 +11,6 @@ import json
 import mmap
 import os
 import subprocess
-import sys
 import weakref
 from collections import deque
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
+from mixdist.child import child
 from mixdist.data.reading.memory import Request, Setup, anonymous_file
 from mixdist.data.reading.reader import Unread
 from mixdist.errors import DataError, MixdistError
@@ -100,7 +100,7 @@ class _Worker:
         requests_in, requests_out = os.pipe()
         answers_in, answers_out = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mixdist.data.reading.worker", str(requests_in), str(answers_out), str(memory)],
+            child("mixdist.data.reading.worker", str(requests_in), str(answers_out), str(memory)),
             pass_fds=(requests_in, answers_out, memory),
             stdin=subprocess.DEVNULL,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # or NumPy starts a thread a core

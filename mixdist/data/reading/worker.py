@@ -1,4 +1,4 @@
-"""A worker process: `python -m mixdist.data.reading.worker`, started by the pool, decodes into the shared memory.
+"""A worker process: the module mixdist.data.reading.worker, started by the pool, decodes into the shared memory.
 
 It takes requests from one inherited pipe and answers on another; when the requests end, so does it. No name in the
 file system, no semaphore and no torch: a killed training leaves nothing behind, and 60 MB is all that a worker takes.
