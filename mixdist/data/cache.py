@@ -50,6 +50,7 @@ class Access:
             cache=str(cache.folder) if cache else None,
             cache_limit=cache.limit_bytes if cache else None,
             split=split.name,
+            stamp=split.stamp,
             size=self.size,
             frames=self.frames,
             seed=self.seed,

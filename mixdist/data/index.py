@@ -67,6 +67,7 @@ class Split:
     place: Place
     shards: tuple[Shard, ...]
     index: npt.NDArray[np.void] = field(repr=False)  #: see ``index_dtype``; read-only, memory-mapped
+    stamp: str  #: hash of its entry in the manifest, which holds the checksums of shards and index: read in no time
 
     @property
     def folder(self) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -103,7 +104,8 @@ def _open_split(place: Place, name: str, entry: dict[str, Any], classes: int) ->
         raise DataError(
             f"{file} does not fit {place.describe(MANIFEST)} (fields or number of samples); pack the set again"
         )
-    split = Split(name=name, place=place, shards=shards, index=index)
+    stamp = sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+    split = Split(name=name, place=place, shards=shards, index=index, stamp=stamp)
     if not split.remote:
         for number in range(len(shards)):
             split.shard_path(number)

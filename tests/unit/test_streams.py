@@ -210,6 +210,17 @@ def test_workers_leave_when_the_training_process_is_killed(sets, tmp_path):
     launching.wait_for(lambda: not any(Path(f"/proc/{one}/cmdline").exists() for one in found))
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_set_that_is_packed_again_under_an_open_run_is_not_read(sets, tmp_path, served, remote):
+    folder = shutil.copytree(sets / "whole", tmp_path / "set")
+    location = served(folder) if remote else folder
+    settings = config(location, data__cache="none", data__cache_dir=tmp_path / "cache")
+    stream = feed_of(settings).train["sl"]
+    packed(sets / "source", folder, shard_size=10, seed=7, overwrite=True)
+    with pytest.raises(DataError, match=r"was packed again while this run was reading it; start the run again"):
+        next(stream.epoch(0, 5))
+
+
 @pytest.fixture
 def damaged(sets, tmp_path) -> tuple[Path, int, str]:
     """A copy of "whole" with one changed byte in one image: its folder, the sample and its description."""

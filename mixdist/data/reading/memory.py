@@ -24,6 +24,7 @@ class Setup:
     cache: str | None  #: folder on this node for the files of a remote set
     cache_limit: int | None  #: its bytes
     split: str
+    stamp: str  #: of the split, as the training process opened it
     size: int  #: side of the decoded square in pixels
     frames: int  #: images of one visit: more than 1 only for clips
     seed: int  #: decides where in a clip a visit begins

@@ -20,7 +20,7 @@ from mixdist.data.open_set import open_set
 from mixdist.data.reading.memory import Request, Setup
 from mixdist.data.reading.reader import SampleReader
 from mixdist.data.remote.node_cache import NodeCache
-from mixdist.errors import MixdistError
+from mixdist.errors import DataError, MixdistError
 
 
 def main(requests_fd: int, answers_fd: int, memory_fd: int) -> None:
@@ -53,7 +53,10 @@ def main(requests_fd: int, answers_fd: int, memory_fd: int) -> None:
 
 def _open(setup: Setup) -> SampleReader:
     cache = NodeCache(Path(setup.cache), setup.cache_limit) if setup.cache else None
-    return SampleReader(open_set(setup.location, cache).split(setup.split), setup.size, setup.frames, setup.seed)
+    split = open_set(setup.location, cache).split(setup.split)
+    if split.stamp != setup.stamp:  # other images at the sample ids that the run has labels for
+        raise DataError(f"{split.place.name} was packed again while this run was reading it; start the run again")
+    return SampleReader(split, setup.size, setup.frames, setup.seed)
 
 
 if __name__ == "__main__":
