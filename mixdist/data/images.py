@@ -40,12 +40,7 @@ class Asked:
     """Images on their way."""
 
     wait: Callable[[], Loaded]
-    hand_back: Callable[[], None] = lambda: None
-
-    def drop(self) -> None:
-        """Let images that nobody needs any more arrive, and hand them back."""
-        self.wait()
-        self.hand_back()
+    hand_back: Callable[[], None] = lambda: None  #: nobody needs them any more, arrived or not; waits for nothing
 
 
 class Images(Protocol):
@@ -152,7 +147,7 @@ def fill(out: torch.Tensor, images: DirectImages | PooledImages, ids: Ids) -> li
     unread: list[Unread] = []
     chunks = (slice(start, start + CHUNK) for start in range(0, len(ids), CHUNK))
     asked = ((chunk, images.ask(ids[chunk], CENTRE)) for chunk in chunks)
-    for chunk, pending in in_flight(asked, images.ahead, lambda item: item[1].drop()):
+    for chunk, pending in in_flight(asked, images.ahead, lambda item: item[1].hand_back()):
         loaded = pending.wait()
         out[chunk] = loaded.images
         unread += loaded.unread

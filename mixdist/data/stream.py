@@ -96,18 +96,20 @@ class Stream:
         )
         ahead = max(self.images.ahead, self.partners.images.ahead if self.partners else 0)
         used: deque[tuple[list[_Pending], _Copied]] = deque()
-        with self.approach(sample_of(order)) as reached, closing(in_flight(asked, ahead, _drop)) as flight:
+        with self.approach(sample_of(order)) as reached, closing(in_flight(asked, ahead, _hand_back)) as flight:
             try:
                 for number, step in enumerate(flight, first_step):
                     reached((number + ahead) * self.order.batch)
-                    batches = [self._batch(pending, epoch) for pending in step]
-                    used.append((step, _Copied(self.world.device)))
+                    try:
+                        batches = [self._batch(pending, epoch) for pending in step]
+                    finally:  # where one of them fails, none is waited for
+                        used.append((step, _Copied(self.world.device)))
                     if len(used) > 1:  # the step before was trained on, or on a GPU at least copied by now
-                        _hand_back(*used.popleft())
+                        _hand_back_copied(*used.popleft())
                     yield batches
             finally:
                 for last in used:
-                    _hand_back(*last)
+                    _hand_back_copied(*last)
 
     def _ask(self, rows: Rows, epoch: int) -> _Pending:
         own = self.images.ask(sample_of(rows.visits), epoch)
@@ -177,17 +179,15 @@ class _Copied:
             self._event.synchronize()
 
 
-def _hand_back(step: list[_Pending], copied: _Copied) -> None:
+def _hand_back_copied(step: list[_Pending], copied: _Copied) -> None:
     copied.wait()
+    _hand_back(step)
+
+
+def _hand_back(step: list[_Pending]) -> None:
     for pending in step:
         for asked in pending.asked:
             asked.hand_back()
-
-
-def _drop(step: list[_Pending]) -> None:
-    for pending in step:
-        for asked in pending.asked:
-            asked.drop()
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,12 @@ class TestStream:
         """
         chunks = [self.ids[start : start + self.batch] for start in range(0, len(self.ids), self.batch)]
         asked = ((chunk, self.images.ask(chunk, CENTRE)) for chunk in chunks[self.world.rank :: self.world.size])
-        with closing(in_flight(asked, self.images.ahead, lambda item: item[1].drop())) as flight:
+        with closing(in_flight(asked, self.images.ahead, lambda item: item[1].hand_back())) as flight:
             for chunk, images in flight:
-                yield self._batch(chunk, images.wait())
-                images.hand_back()
+                try:
+                    yield self._batch(chunk, images.wait())
+                finally:
+                    images.hand_back()
 
     def _batch(self, chunk: Ids, loaded: Loaded) -> Batch:
         weight = torch.ones(len(chunk))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -51,6 +52,16 @@ def test_two_ranks_train_without_the_bad_samples_and_list_each_once(damaged: Pat
     assert alone.code == 0, alone.err
     for one, other in zip(steps, records(tmp_path / "alone"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_without_a_policy_the_first_bad_sample_of_several_micro_batches_ends_the_run(
+    tmp_path: Path, damaged: Path
+) -> None:
+    settings = {**SETTINGS, "data.sl": damaged, "data.workers": 1, "train.micro_batch": 4}
+    done = run(train(1, settings), tmp_path)
+    assert (done.code, done.own_tracebacks) == (2, []), done.err
+    (line,) = done.errors
+    assert re.search(r"sample '\S+' in \S+/train-\d+\.tar: checksum differs from the index", line)
 
 
 def test_over_the_limit_both_ranks_stop_with_the_table_and_exit_2(damaged: Path, tmp_path: Path) -> None:

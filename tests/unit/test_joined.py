@@ -1,9 +1,12 @@
 """Several labelled sets as one stream: shares by rate, passes that are exact, labels, images and heads of each set."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from damage import flip_bits
 from feeds import batches, config, feed_of, rank_of, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +45,18 @@ def joined_order(sizes, visits, batch=8, seed=0):
 
 
 cases = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 60)), min_size=1, max_size=3)
+
+
+def test_a_damaged_image_of_one_set_is_named_in_each_epoch(sets, other, tmp_path):
+    folder = shutil.copytree(sets / "whole", tmp_path / "damaged")
+    described = flip_bits(folder, 25)
+    tasks = {"trees": {"path": str(other), "rate": 1.0}}
+    asked = config(folder, data__cache="none", data__workers=1, data__tasks=tasks, train__micro_batch=4)
+    feed = feed_of(asked)
+    for epoch in range(3):
+        with pytest.raises(DataError) as caught:
+            batches(feed, asked, "sl", epoch)
+        assert str(caught.value).startswith(described)
 
 
 @settings(max_examples=60)

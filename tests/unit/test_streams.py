@@ -260,6 +260,31 @@ def test_an_error_in_the_background_is_raised_where_the_batch_is_asked_for(damag
     assert len(good) == order.index(sample) // 8  # all steps before the damaged one arrived
 
 
+@pytest.mark.parametrize("changes", [{"train__micro_batch": 4}, {"train__mixup": 0.5}, {"data__workers": 2}])
+def test_a_step_that_fails_in_part_leaves_nothing_behind_that_disturbs_the_next(damaged, sets, changes):
+    folder, sample, described = damaged
+    settings = config(folder, data__cache="none", train__batch=16, data__bad_samples="error", **changes)
+    feed = feed_of(settings)
+    for epoch in range(3):
+        with pytest.raises(DataError) as caught:
+            batches(feed, settings, "sl", epoch)
+        assert str(caught.value).startswith(described)
+    sound = feed_of(config(sets / "whole", data__cache="none", train__batch=16, **changes)).train["sl"]
+    before = feed.train["sl"].order.epoch(3).tolist().index(sample) // 16
+    for one, other in zip(feed.train["sl"].epoch(3, before), sound.epoch(3, before), strict=True):
+        assert all(torch.equal(own.images, its.images) for own, its in zip(one, other, strict=True))
+
+
+def test_an_evaluation_that_is_left_early_gives_its_memory_back(sets):
+    settings = config(sets / "whole", data__cache="none", train__eval_batch=2)
+    test = feed_of(settings).test
+    for _ in range(6):  # there is memory for five batches
+        first = next(iter(test))
+        assert torch.equal(
+            first.images, torch.stack([torch.tensor(stored(sets / "whole", "test", one)) for one in (0, 1)])
+        )
+
+
 def test_a_damaged_image_of_a_resident_set_is_named_at_the_start(damaged):
     folder, _, described = damaged
     with pytest.raises(DataError) as caught:

@@ -13,8 +13,9 @@ import os
 import subprocess
 import weakref
 from collections import deque
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import torch
 
@@ -25,12 +26,22 @@ from mixdist.errors import DataError, MixdistError
 from mixdist.keyed import Ids
 
 
-@dataclass(frozen=True)
+class Answer(NamedTuple):
+    """What one worker says of its part."""
+
+    unread: list[Unread]
+    busy_s: float  #: that it took
+    error: str | None  #: of the whole part, as of a shard that cannot be read
+
+
+@dataclass(eq=False)
 class Ticket:
     """Samples asked for, in a slot of their own until it is handed back."""
 
     slot: int
     count: int
+    answers: list[Answer] = field(default_factory=list)  #: of the first workers, then of all
+    over: bool = False  #: handed back
 
 
 class Pool:
@@ -43,8 +54,8 @@ class Pool:
         images, self._ids = setup.view(self._memory)
         self._images = torch.from_numpy(images)
         self._free = deque(range(slots))
-        self._waiting: deque[Ticket] = deque()
-        self.busy_s = 0.0  #: that a worker has spent reading and decoding what was waited for, a mean of all
+        self._on_their_way: deque[Ticket] = deque()  #: in the order of asking, in which workers answer
+        self.busy_s = 0.0  #: that a worker has spent reading and decoding what has arrived, a mean of all
         self._workers = [_Worker(setup, descriptor) for _ in range(workers)]
         self.close = weakref.finalize(
             self, _close, self._workers
@@ -57,36 +68,57 @@ class Pool:
         torch.cuda.cudart().cudaHostRegister(address, len(self._memory), 0)  # type: ignore[no-untyped-call]
 
     def ask(self, ids: Ids, epoch: int) -> Ticket:
-        """Have samples decoded, at most a slot of them; each worker takes a contiguous part."""
+        """Have samples decoded, at most a slot of them; each worker takes a contiguous part.
+
+        Waits where all slots are with the workers, for tickets that were handed back before they arrived.
+
+        Raises:
+            MixdistError: a worker that died.
+        """
+        while not self._free:
+            self._receive()
         ticket = Ticket(self._free.popleft(), len(ids))
         start = ticket.slot * self._rows
         self._ids[start : start + len(ids)] = ids
         for number, worker in enumerate(self._workers):
             first, last = self._part(number, len(ids))
             worker.send(Request(start + first, last - first, epoch))
-        self._waiting.append(ticket)
+        self._on_their_way.append(ticket)
         return ticket
 
     def wait(self, ticket: Ticket) -> tuple[torch.Tensor, list[Unread]]:
-        """Return the images [count · frames, size, size, 3] of the oldest ticket, valid until it is handed back.
+        """Return the images [count · frames, size, size, 3] of a ticket, valid until it is handed back.
 
         Raises:
             DataError: a shard that cannot be read.
             MixdistError: a worker that died.
         """
-        assert self._waiting.popleft() is ticket, "tickets are waited for in the order of asking"
+        while len(ticket.answers) < len(self._workers):
+            self._receive()
         unread: list[Unread] = []
-        for number, worker in enumerate(self._workers):
+        for number, answer in enumerate(ticket.answers):
+            if answer.error is not None:
+                raise DataError(answer.error)
             first, _ = self._part(number, ticket.count)
-            found, busy_s = worker.answer()
-            unread += [replace(one, row=first + one.row) for one in found]
-            self.busy_s += busy_s / len(self._workers)
+            unread += [replace(one, row=first + one.row) for one in answer.unread]
         start = ticket.slot * self._rows
         return self._images[start : start + ticket.count].flatten(0, 1), unread
 
     def hand_back(self, ticket: Ticket) -> None:
-        """Let the slot be used again."""
-        self._free.append(ticket.slot)
+        """Let the slot be used again, as soon as the workers are done with it; waits for nothing."""
+        ticket.over = True
+        if len(ticket.answers) == len(self._workers):
+            self._free.append(ticket.slot)
+
+    def _receive(self) -> None:
+        """Take in all answers to the oldest ticket that lacks some."""
+        ticket = self._on_their_way[0]
+        for worker in self._workers[len(ticket.answers) :]:
+            ticket.answers.append(worker.answer())
+            self.busy_s += ticket.answers[-1].busy_s / len(self._workers)
+        self._on_their_way.popleft()
+        if ticket.over:
+            self._free.append(ticket.slot)
 
     def _part(self, number: int, count: int) -> tuple[int, int]:
         workers = len(self._workers)
@@ -116,15 +148,13 @@ class _Worker:
         except BrokenPipeError:
             raise self._died() from None
 
-    def answer(self) -> tuple[list[Unread], float]:
-        """Return what the oldest request could not read, and the seconds that it took the worker."""
+    def answer(self) -> Answer:
+        """Return the answer to the oldest request that has none yet."""
         try:
             answer = json.loads(self._answers.recv_bytes())
         except EOFError:
             raise self._died() from None
-        if "error" in answer:
-            raise DataError(answer["error"])
-        return [Unread(**one) for one in answer["unread"]], answer["busy_s"]
+        return Answer([Unread(**one) for one in answer["unread"]], answer["busy_s"], answer["error"])
 
     def _died(self) -> MixdistError:
         code = self._process.wait()

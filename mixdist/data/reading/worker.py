@@ -14,11 +14,10 @@ import time
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from mixdist.data.open_set import open_set
 from mixdist.data.reading.memory import Request, Setup
-from mixdist.data.reading.reader import SampleReader
+from mixdist.data.reading.reader import SampleReader, Unread
 from mixdist.data.remote.node_cache import NodeCache
 from mixdist.errors import DataError, MixdistError
 
@@ -37,14 +36,16 @@ def main(requests_fd: int, answers_fd: int, memory_fd: int) -> None:
         except EOFError:
             return
         began = time.perf_counter()
+        unread: list[Unread] = []
+        failed: str | None = None
         try:
             reader = reader or _open(setup)
             rows = slice(request.first_row, request.first_row + request.count)
             unread = reader(ids[rows], request.epoch, images[rows])
-            busy_s = time.perf_counter() - began
-            answer: dict[str, Any] = {"unread": [asdict(one) for one in unread], "busy_s": busy_s}
         except MixdistError as error:
-            answer = {"error": str(error)}
+            failed = str(error)
+        busy_s = time.perf_counter() - began
+        answer = {"unread": [asdict(one) for one in unread], "busy_s": busy_s, "error": failed}
         try:
             answers.send_bytes(json.dumps(answer).encode())
         except BrokenPipeError:
