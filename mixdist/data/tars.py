@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import time
+import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +28,8 @@ from mixdist.data.remote.urls import base_name, expand, redact
 from mixdist.errors import DataError, UserError
 from mixdist.keyed import Ids
 from mixdist.world import World
+
+_Wanted: TypeAlias = "tuple[int, int, Future[Loaded]]"  # a number of images, their epoch, and where they are put
 
 
 @dataclass(frozen=True)
@@ -74,22 +80,43 @@ class DrawnImages:
 
     def __init__(self, tars: Tars, size: int, seed: int, ahead: int, bad: BadSamples, world: World) -> None:
         self.ahead = ahead
-        self._tars, self._size, self._seed, self._bad, self._world = tars, size, seed, bad, world
-        self._epoch: int | None = None
-        self._busy_s = 0.0
-        self._drawn: Iterator[tuple[str, bytes]] = iter(())
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="mixdist-tars")  # one: the draws have an order
+        self._draws = _Draws(tars, size, seed, bad, world)
+        self._asked: SimpleQueue[_Wanted | None] = SimpleQueue()
+        # One, as the draws have an order; a daemon, as a process that ends does not wait for a server that is silent.
+        Thread(target=_serve, args=(self._draws, self._asked), name="mixdist-tars", daemon=True).start()
+        weakref.finalize(self, self._asked.put, None)
 
     @property
     def busy_s(self) -> tuple[float, ...]:
         """See `Images`; the one worker is a thread, which also waits for tars that are not here yet."""
-        return (self._busy_s,)
+        return (self._draws.busy_s,)
 
     def ask(self, ids: Ids, epoch: int) -> Asked:
         """See `Images`. Each epoch begins with a draw of its own, so that a run resumed at its border goes on alike."""
-        return Asked(self._reader.submit(self._read, len(ids), epoch).result)
+        found: Future[Loaded] = Future()
+        self._asked.put((len(ids), epoch, found))
+        return Asked(found.result)
 
-    def _read(self, count: int, epoch: int) -> Loaded:
+
+def _serve(draws: _Draws, asked: SimpleQueue[_Wanted | None]) -> None:
+    for count, epoch, found in iter(asked.get, None):
+        try:
+            found.set_result(draws.read(count, epoch))
+        except BaseException as error:
+            found.set_exception(error)
+
+
+class _Draws:
+    """The images drawn, one after the other."""
+
+    def __init__(self, tars: Tars, size: int, seed: int, bad: BadSamples, world: World) -> None:
+        self._tars, self._size, self._seed, self._bad, self._world = tars, size, seed, bad, world
+        self._epoch: int | None = None
+        self._drawn: Iterator[tuple[str, bytes]] = iter(())
+        self.busy_s = 0.0
+
+    def read(self, count: int, epoch: int) -> Loaded:
+        """Return the next ``count`` images of an epoch."""
         began = time.perf_counter()
         if epoch != self._epoch:
             self._epoch, world = epoch, self._world
@@ -111,5 +138,5 @@ class DrawnImages:
                 row += 1
             except ValueError as error:
                 self._bad.note_draw(DataError(f"image '{key}' of {self._tars.location} cannot be decoded: {error}"))
-        self._busy_s += time.perf_counter() - began
+        self.busy_s += time.perf_counter() - began
         return Loaded(torch.from_numpy(out), [])

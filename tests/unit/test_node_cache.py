@@ -253,12 +253,26 @@ def test_a_download_stops_when_asked_and_is_continued_by_the_next(cache, server)
     assert server.asked[-1].start == left > 0
 
 
-def test_a_download_that_waits_to_try_again_stops_at_once(cache, server, pauses):
+def test_a_download_that_is_to_stop_asks_for_nothing(cache, server):
     stop = threading.Event()
     stop.set()
-    server.always = Fault(status=503, retry_after="30")
     with pytest.raises(StoppedError):
         cache.fetch(f"{server.url}/a.tar", len(CONTENT), SHA256, stop)
+    assert server.asked == []
+
+
+class Meanwhile(threading.Event):
+    """A wish to stop that comes in the pause before another try."""
+
+    def wait(self, timeout=None):
+        self.set()
+        return super().wait(timeout)
+
+
+def test_a_download_that_waits_to_try_again_stops_at_once(cache, server, pauses):
+    server.always = Fault(status=503, retry_after="30")
+    with pytest.raises(StoppedError):
+        cache.fetch(f"{server.url}/a.tar", len(CONTENT), SHA256, Meanwhile())
     assert len(server.asked) == 1
     assert pauses == []
 

@@ -3,10 +3,12 @@
 import gzip
 import io
 import itertools
+import sys
 import tarfile
 
+import launching
 import pytest
-from file_server import serving
+from file_server import Fault, serving
 
 from mixdist.data.remote import resampled as module
 from mixdist.data.remote.node_cache import NodeCache
@@ -181,3 +183,27 @@ def test_no_url_runs_a_command(tmp_path, cache, monkeypatch):
     with pytest.raises(Exception, match="which is not read"):
         next(resampled(["pipe:touch x"], cache, 0, "ssl", 0, 1))
     assert not (tmp_path / "x").exists()
+
+
+# What a training process does with tars, and is then to end.
+DRAWS = """
+import sys
+import torch
+from mixdist.data.tars import DrawnImages, find_tars
+from mixdist.data.remote.download import Retry
+from mixdist.data.remote.node_cache import NodeCache
+from mixdist.world import World
+from pathlib import Path
+tars = find_tars(sys.argv[1], 8, NodeCache(Path(sys.argv[2]), None, retry=Retry(100)), ((0.5,) * 3, (0.5,) * 3))
+images = DrawnImages(tars, 4, 0, 3, None, World.alone(torch.device("cpu")))
+for _ in range(3):
+    images.ask(range(4), 0)
+"""
+
+
+def test_a_process_that_draws_ends_though_a_server_is_silent(tmp_path):
+    with serving() as server:
+        server.files = {"a.tar": bytes(10_240)}
+        server.always = Fault(stall_at=0)
+        done = launching.run([sys.executable, "-c", DRAWS, f"{server.url}/a.tar", str(tmp_path / "cache")], tmp_path)
+        assert (done.code, done.err) == (0, "")

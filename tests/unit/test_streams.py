@@ -7,6 +7,7 @@ import shutil
 import signal
 import zlib
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import launching
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from feeds import batches, config, feed_of, rank_of, stored
+from file_server import Fault, serving
 from hypothesis import given
 from hypothesis import strategies as st
 from packing import class_folders, packed, pixels
@@ -25,8 +27,10 @@ from mixdist.data.decode import fit
 from mixdist.data.images import DirectImages
 from mixdist.data.open_set import open_set
 from mixdist.data.reading.reader import CENTRE
+from mixdist.data.remote.node_cache import NodeCache
 from mixdist.data.samples import find_samples
 from mixdist.data.select import training_ids
+from mixdist.data.stream import at_hand
 from mixdist.errors import DataError, MixdistError, UserError
 
 # What a batch holds
@@ -219,6 +223,37 @@ def test_a_set_that_is_packed_again_under_an_open_run_is_not_read(sets, tmp_path
     packed(sets / "source", folder, shard_size=10, seed=7, overwrite=True)
     with pytest.raises(DataError, match=r"was packed again while this run was reading it; start the run again"):
         next(stream.epoch(0, 5))
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_is_left_while_a_server_is_silent_waits_for_nothing_and_leaves_nothing_locked(sets, tmp_path, ahead):
+    cache_folder = tmp_path / "cache"
+    with serving() as server:
+        server.files = {path.name: path.read_bytes() for path in (sets / "whole").iterdir() if path.is_file()}
+        asked = {"data__cache": "none", "data__cache_dir": cache_folder, "data__workers": 1, "train__batch": 4}
+        feed = feed_of(config(server.url, **asked, data__shards_at_once=1))
+        stream = feed.train["sl"] if ahead else replace(feed.train["sl"], approach=at_hand)
+        split = open_set(server.url, NodeCache(cache_folder, None)).split("train")
+        order = stream.order.epoch(0)
+        first, second = dict.fromkeys(split.shards[number].name for number in split.index["shard"][order[:16]])
+        answered = stream.images.ask(order[:1], 0)
+        answered.wait()  # the worker has opened the set, and the first shard is here
+        answered.hand_back()
+        server.always = Fault(stall_at=3000)
+        steps = stream.epoch(0, 9)
+        next(steps)
+        launching.wait_for(lambda: server.requests(second))
+        steps.close()
+        del feed, stream, steps, answered
+        gc.collect()
+        assert workers_of(os.getpid()) == []
+        assert len(server.requests(second)) == 1  # and nobody was waited for so long that it would have asked again
+    with serving() as server:
+        server.files = {path.name: path.read_bytes() for path in (sets / "whole").iterdir() if path.is_file()}
+        split = open_set(server.url, NodeCache(cache_folder, None)).split("train")
+        for number, shard in enumerate(split.shards):
+            assert split.shard_path(number).read_bytes() == server.files[shard.name]
+        assert not server.requests(first)
 
 
 @pytest.fixture

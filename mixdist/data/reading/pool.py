@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import subprocess
+import time
 import weakref
 from collections import deque
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +25,8 @@ from mixdist.data.reading.memory import Request, Setup, anonymous_file
 from mixdist.data.reading.reader import Unread
 from mixdist.errors import DataError, MixdistError
 from mixdist.keyed import Ids
+
+GRACE_S = 1.0  # for workers to end by themselves
 
 
 class Answer(NamedTuple):
@@ -165,12 +168,23 @@ class _Worker:
             )
         return MixdistError(f"a process that decodes images left with exit code {code}; what it said stands above")
 
-    def close(self) -> None:
+    def dismiss(self) -> None:
+        """Let it end after the request that it is at."""
         self._requests.close()
         self._answers.close()
-        self._process.wait()
+
+    def end(self, within_s: float) -> None:
+        """Kill it if it does not end by itself, as where it waits for a server that is silent."""
+        try:
+            self._process.wait(max(within_s, 0))
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # as any kill: what it downloads is continued by the next, and its locks are free
+            self._process.wait()
 
 
 def _close(workers: list[_Worker]) -> None:
     for worker in workers:
-        worker.close()
+        worker.dismiss()
+    deadline = time.monotonic() + GRACE_S
+    for worker in workers:
+        worker.end(deadline - time.monotonic())

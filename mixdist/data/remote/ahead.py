@@ -13,6 +13,8 @@ import numpy.typing as npt
 from mixdist.data.index import Split
 from mixdist.data.remote.prefetch import prefetch
 
+GRACE_S = 1.0  # for a download to notice that it is to stop; one that a silent server holds up is left to notice later
+
 
 @contextmanager
 def shards_ahead(split: Split, shards: npt.NDArray[np.uint32], at_once: int) -> Iterator[Callable[[int], None]]:
@@ -44,4 +46,4 @@ def shards_ahead(split: Split, shards: npt.NDArray[np.uint32], at_once: int) -> 
     finally:
         stop.set()
         wanted.put(None)
-        thread.join()
+        thread.join(GRACE_S)

@@ -135,6 +135,7 @@ class _Part:
     def complete(self) -> None:
         """Fetch what is missing and verify the whole."""
         if self._size is None or self.position < self._size:
+            self._heed_stop()  # it may have come while another process was waited for
             same = self._wanted.sha256 or self._version  # without either, the rest may be of another file
             start = self.position if same else 0
             body = open_at(self._wanted.url, start, self._version, self._stall_s)
