@@ -160,6 +160,7 @@ def test_every_shard_of_a_remote_set_comes_once_an_epoch_whatever_its_images_are
             data__cache_dir=tmp_path / "cache",
             data__cache_limit_gb=9 * most / 1e9,  # twice what is read at once of each of two sets, and the indexes
             method__mix_ratio=0.5,
+            train__batch=2,  # the four on their way are fewer images than a window has
         )
         feed = feed_of(settings)
         server.asked.clear()
