@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from mixdist.data.free_memory import free_memory
 from mixdist.data.images import CHUNK, DirectImages, Images, PooledImages, ResidentImages, fill
 from mixdist.data.index import PackedSet, Split
 from mixdist.data.reading.memory import Setup
@@ -99,8 +100,7 @@ def _choose(samples: int, access: Access) -> Literal["device", "ram", "none"]:
     needed, world = samples * access.size**2 * 3, access.world
     if world.device.type == "cuda" and needed <= SHARE * torch.cuda.mem_get_info(world.device)[0]:
         return "device"
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return "ram" if needed * world.local_size <= SHARE * free else "none"
+    return "ram" if needed * world.local_size <= SHARE * free_memory() else "none"
 
 
 def _decode(out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access: Access) -> list[Unread]:

@@ -62,10 +62,10 @@ def test_cached_and_uncached_streams_give_identical_batches(sets, phase, setting
 
 def test_auto_keeps_what_fits_a_quarter_of_the_free_memory_and_says_where(sets, monkeypatch):
     assert "kept in RAM" in feed_of(config(sets / "whole")).notes[0]
-    free = {"SC_AVPHYS_PAGES": 4 * 37 * 6 * 6 * 3 - 1, "SC_PAGE_SIZE": 1}  # a byte less than what 37 images need
-    monkeypatch.setattr(cache.os, "sysconf", free.get)
+    needed = 4 * 37 * 6 * 6 * 3
+    monkeypatch.setattr(cache, "free_memory", lambda: needed - 1)  # a byte less than what 37 images need
     assert "whole/train: 37 images of 6 px, decoded at each visit" in feed_of(config(sets / "whole")).notes
-    free["SC_AVPHYS_PAGES"] += 1
+    monkeypatch.setattr(cache, "free_memory", lambda: needed)
     assert "whole/train: 37 images of 6 px, kept in RAM" in feed_of(config(sets / "whole")).notes
     assert "decoded at each visit" in feed_of(config(sets / "whole"), rank_of(0, 2)).notes[0]  # two processes share it
 
