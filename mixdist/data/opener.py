@@ -74,6 +74,7 @@ class Opener:
             seed=self.config.seed,
             cache=data.cache,
             folder=data.cache_dir.expanduser(),
+            limit_bytes=data.cache_limit_bytes,
             workers=data.workers,
             batch=max(micro, MIN_ROWS, SHOWN) if training else max(train.eval_batch, SHOWN),
             asks=-(-share // micro) * (2 if self.mixes or train.mixup else 1) if training else 1,

@@ -20,7 +20,7 @@ from packing import class_folders, packed, pixels
 from PIL import Image
 
 from mixdist.config.schema import Config
-from mixdist.data import cache
+from mixdist.data import cache, decoded
 from mixdist.data.decode import fit
 from mixdist.data.images import DirectImages
 from mixdist.data.open_set import open_set
@@ -85,7 +85,7 @@ def test_a_disk_that_is_too_small_for_the_cache_is_named_with_what_is_needed(set
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cache.os, "posix_fallocate", full)
+    monkeypatch.setattr(decoded.os, "posix_fallocate", full)
     settings = config(sets / "whole", data__cache="disk", data__cache_dir=tmp_path / "cache")
     with pytest.raises(
         UserError, match=r"data\.cache disk: .* cannot be written \(No space left on device\); it needs"
