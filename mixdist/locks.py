@@ -1,4 +1,4 @@
-"""A lock between the processes and threads of one node: flock on a file, which the kernel frees if its owner dies."""
+"""Locks between the processes and threads of one node: flock on a file, which the kernel frees if its owner dies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 
 @contextmanager
@@ -33,6 +33,25 @@ def is_held(path: Path) -> bool:
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not disturb each other
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def share(path: Path) -> BinaryIO:
+    """Open a file to read and hold it, beside any number of others, until it is closed; see `in_use`."""
+    file = path.open("rb")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
+
+
+def in_use(path: Path) -> bool:
+    """Say whether anybody has the file by `share`; one that is missing is not in use."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:

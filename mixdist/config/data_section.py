@@ -79,7 +79,10 @@ class DataConfig(Section):
     )
     cache_dir: Path = Field(Path("~/.cache/mixdist"), description="folder of the disk cache and of remote shards")
     cache_limit_gb: float | None = Field(
-        None, gt=0, description="most GB of remote shards kept in cache_dir; the least recently used go first"
+        None,
+        gt=0,
+        description="most GB of remote shards kept in cache_dir, and as much again of decoded sets (data.cache disk); "
+        "the least recently used go first",
     )
     workers: int = Field(
         2, ge=0, description="processes that read and decode, per rank and set; 0: the training process itself"
@@ -93,3 +96,8 @@ class DataConfig(Section):
         0.01, ge=0, description="bad samples that a run goes on with: a share of them below 1, a number from 1 on"
     )
     clip_frames: int = Field(1, ge=1, description="frames that one visit to a video clip trains on")
+
+    @property
+    def cache_limit_bytes(self) -> int | None:
+        """``cache_limit_gb`` in bytes."""
+        return None if self.cache_limit_gb is None else int(self.cache_limit_gb * 1e9)

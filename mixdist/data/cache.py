@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from dataclasses import asdict, dataclass, replace
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from mixdist.data.decoded import Decoded, open_decoded
+from mixdist.data.free_memory import free_memory
 from mixdist.data.images import CHUNK, DirectImages, Images, PooledImages, ResidentImages, fill
 from mixdist.data.index import PackedSet, Split
 from mixdist.data.reading.memory import Setup
 from mixdist.data.reading.reader import Unread
 from mixdist.errors import UserError
-from mixdist.files import write_json
 from mixdist.keyed import Ids
-from mixdist.locks import locked
 from mixdist.world import World
 
 CacheMode = Literal["auto", "device", "ram", "disk", "none"]
@@ -36,6 +35,7 @@ class Access:
     seed: int
     cache: CacheMode
     folder: Path  #: for the disk cache
+    limit_bytes: int | None  #: that the disk cache may take of it
     workers: int
     batch: int  #: most samples that are asked for at once
     asks: int  #: how often a step asks
@@ -80,10 +80,10 @@ def make_images(packed: PackedSet, name: str, ids: Ids, access: Access) -> tuple
         return PooledImages(setup, access.workers, access.ahead, slots, pin), place
     shape = (len(ids), access.size, access.size, 3)
     if place == "disk":
-        images, unread = _on_disk(packed, split, ids, shape, access)
-    else:
-        images = torch.empty(shape, dtype=torch.uint8)
-        unread = _decode(images, packed, split, ids, access)
+        found = _on_disk(packed, split, ids, shape, access)
+        return ResidentImages(ids, len(split.index), found.images.view(shape), found.unread, found.held), place
+    images = torch.empty(shape, dtype=torch.uint8)
+    unread = _decode(images, packed, split, ids, access)
     device = access.world.device if place == "device" else torch.device("cpu")
     return ResidentImages(ids, len(split.index), images.to(device), unread), place
 
@@ -100,8 +100,7 @@ def _choose(samples: int, access: Access) -> Literal["device", "ram", "none"]:
     needed, world = samples * access.size**2 * 3, access.world
     if world.device.type == "cuda" and needed <= SHARE * torch.cuda.mem_get_info(world.device)[0]:
         return "device"
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return "ram" if needed * world.local_size <= SHARE * free else "none"
+    return "ram" if needed * world.local_size <= SHARE * free_memory() else "none"
 
 
 def _decode(out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access: Access) -> list[Unread]:
@@ -115,33 +114,21 @@ def _decode(out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access
         pooled.close()
 
 
-def _on_disk(
-    packed: PackedSet, split: Split, ids: Ids, shape: tuple[int, ...], access: Access
-) -> tuple[torch.Tensor, list[Unread]]:
+def _on_disk(packed: PackedSet, split: Split, ids: Ids, shape: tuple[int, ...], access: Access) -> Decoded:
     """Map the decoded samples from a file that the first process of a node makes and all others share."""
     chosen = hashlib.sha256(ids.tobytes()).hexdigest()[:16]
-    path = access.folder / "decoded" / f"{packed.fingerprint}-{split.name}-{access.size}px-{chosen}.u8"
-    listed = path.with_suffix(".json")  # written last: a file without it is not whole
-    numbers = len(ids) * access.size**2 * 3
+    folder, name = access.folder / "decoded", f"{packed.fingerprint}-{split.name}-{access.size}px-{chosen}"
+    numbers = math.prod(shape)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock")):
-            if not listed.is_file():
-                partial = path.with_suffix(".partial")
-                try:
-                    with partial.open("wb") as file:
-                        if hasattr(os, "posix_fallocate"):  # a disk that is full only later would kill the process
-                            os.posix_fallocate(file.fileno(), 0, numbers)
-                    images = torch.from_file(str(partial), shared=True, size=numbers, dtype=torch.uint8)
-                    unread = _decode(images.view(shape), packed, split, ids, access)
-                    partial.replace(path)
-                finally:
-                    partial.unlink(missing_ok=True)  # gone where it was renamed
-                write_json(listed, [asdict(one) for one in unread])
-        unread = [Unread(**one) for one in json.loads(listed.read_text())]
-        return torch.from_file(str(path), shared=True, size=numbers, dtype=torch.uint8).view(shape), unread
+        return open_decoded(
+            folder,
+            name,
+            numbers,
+            access.limit_bytes,
+            lambda images: _decode(images.view(shape), packed, split, ids, access),
+        )
     except OSError as error:
         raise UserError(
-            f"data.cache disk: {path} cannot be written ({error.strerror}); it needs {numbers / 2**20:,.0f} MiB in "
-            f"data.cache_dir {access.folder}: give another one, or data.cache none"
+            f"data.cache disk: {folder / name} cannot be written ({error.strerror}); it needs {numbers / 2**20:,.0f} "
+            f"MiB in data.cache_dir {access.folder}: give another one, or data.cache none"
         ) from error

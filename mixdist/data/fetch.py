@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import mmap
 import zlib
+from threading import Lock
 
 from mixdist.data.index import Split
 from mixdist.errors import DataError
 
-MAPPED = 256  # shards that stay mapped; of a remote set, an older one may leave the node's cache meanwhile
+MAPPED = 256  # most shards that stay mapped
 
 
 class Fetcher:
@@ -16,7 +17,9 @@ class Fetcher:
 
     def __init__(self, split: Split) -> None:
         self._split = split
-        self._maps: dict[int, memoryview] = {}
+        self._maps: dict[int, memoryview] = {}  # the longest mapped first
+        self._most = _most_mapped(split)
+        self._changing = Lock()
 
     def __call__(self, sample: int) -> bytes:
         """Return the encoded image of a sample.
@@ -32,16 +35,18 @@ class Fetcher:
         return content
 
     def shard(self, number: int) -> memoryview:
-        """Return a whole shard, mapped when it is first asked for.
+        """Return a whole shard, mapped when it is first asked for; the one that was mapped first makes room for it.
 
         Raises:
             DataError: it cannot be opened.
         """
         view = self._maps.get(number)
         if view is None:
-            if len(self._maps) >= MAPPED:
-                self._maps.clear()  # mapping them again costs some 20 us each
-            view = self._maps[number] = self._map(number)
+            view = self._map(number)
+            with self._changing:
+                while len(self._maps) >= self._most:
+                    del self._maps[next(iter(self._maps))]  # mapping it again costs some 20 us
+                self._maps[number] = view
         return view
 
     def _map(self, number: int) -> memoryview:
@@ -50,6 +55,18 @@ class Fetcher:
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except (OSError, ValueError) as error:
             raise DataError(f"{self._split.describe_shard(number)} cannot be read: {error}") from error
+
+
+def _most_mapped(split: Split) -> int:
+    """Return how many shards may stay mapped: of a remote set no more than its cache may hold.
+
+    A shard that is mapped keeps its room on the disk when the cache evicts it. The cache holds two windows of shards
+    that are read at a time, or more, so those that a reader still needs stay mapped as well.
+    """
+    cache = split.place.cache
+    if cache is None or cache.limit_bytes is None:
+        return MAPPED
+    return min(MAPPED, max(1, cache.limit_bytes // max(shard.bytes for shard in split.shards)))
 
 
 def differs(start: int, size: int) -> str:

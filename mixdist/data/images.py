@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple, Protocol, TypeVar
+from typing import BinaryIO, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -120,8 +120,10 @@ class ResidentImages:
     frames = 1
     busy_s: tuple[float, ...] = ()
 
-    def __init__(self, ids: Ids, samples: int, images: torch.Tensor, unread: list[Unread]) -> None:
-        self._images = images
+    def __init__(
+        self, ids: Ids, samples: int, images: torch.Tensor, unread: list[Unread], held: BinaryIO | None = None
+    ) -> None:
+        self._images, self._held = images, held  # the file that they are mapped from, in use as long as they are
         self._row_of = np.full(samples, -1, np.int64)
         self._row_of[ids] = np.arange(len(ids))
         self.unread = unread

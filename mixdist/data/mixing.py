@@ -22,14 +22,29 @@ class Mixup:
     share: torch.Tensor  #: float32 [B], λ of each image: what it keeps of itself
 
 
-def draw_partners(seed: int, epoch: int, ids: Ids, candidates: Ids, purpose: str = "partner") -> Ids:
+def draw_partners(
+    seed: int, epoch: int, ids: Ids, candidates: Ids, purpose: str = "partner", begins: Ids | None = None
+) -> Ids:
     """Draw one of the candidates for each sample, anew each epoch, keyed by (seed, epoch, sample).
 
-    The candidates are D_ssl where D_ssl and D_sl differ (Eq. 2), and D_sl for mixup.
+    Args:
+        seed: of the run.
+        epoch: 0-based.
+        ids: of the samples; with ``begins``, all visits of the epoch in their order.
+        candidates: D_ssl where D_ssl and D_sl differ (Eq. 2), and D_sl for mixup.
+        purpose: of the draw; those of two purposes are independent.
+        begins: where windows begin among the candidates; None: all of them are one. A visit at a share of the way
+            through ``ids`` draws from the window at that share of the way through the candidates: over the epoch all of
+            them are alike, and those drawn one after the other are near one another.
     """
     drawn = bits(make_key(seed, purpose, epoch), ids)[:, 0]
-    partners: Ids = candidates[(drawn % np.uint64(len(candidates))).astype(np.int64)]
-    return partners
+    if begins is None or len(begins) == 1:
+        partners: Ids = candidates[(drawn % np.uint64(len(candidates))).astype(np.int64)]
+        return partners
+    window = np.searchsorted(begins, np.arange(len(ids)) * len(candidates) // len(ids), side="right") - 1
+    sizes = np.diff(begins, append=len(candidates)).astype(np.uint64)
+    nearby: Ids = candidates[begins[window] + (drawn % sizes[window]).astype(np.int64)]
+    return nearby
 
 
 def draw_shares(seed: int, epoch: int, ids: Ids, concentration: float) -> npt.NDArray[np.float32]:

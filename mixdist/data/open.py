@@ -13,7 +13,7 @@ from mixdist.data.cache import most_device_bytes
 from mixdist.data.opener import Opener
 from mixdist.data.samples import Samples
 from mixdist.data.select import PROBED
-from mixdist.data.stream import Partners, Stream, TestStream
+from mixdist.data.stream import Stream, TestStream
 from mixdist.plan import PhaseName, epochs_of
 from mixdist.world import World
 
@@ -59,13 +59,13 @@ def open_feed(
         probe = opener.probe_streams(shared, None) if probes else None
         return Feed(train, None, opener.bad, tuple(opener.notes), probe)
     sl_images = shared or opener.images(samples.sl, "train", samples.sl_ids)
-    partners = Partners(ssl_images, samples.ssl_ids) if needs.mixes and ssl_images else None
+    partners = opener.partners(samples.ssl, samples.ssl_ids, ssl_images) if needs.mixes and ssl_images else None
     beside = [opener.images(task.packed, "train", task.ids) for task in samples.tasks]
     if epochs["mix"]:
         train["mix"] = opener.mixed(sl_images) if needs.of_all else opener.supervised(sl_images, beside, partners)
     if epochs["sl"]:
         mixup = config.train.mixup
-        others = Partners(sl_images, samples.sl_ids, mixup) if mixup else None
+        others = opener.partners(samples.sl, samples.sl_ids, sl_images, mixup) if mixup else None
         train["sl"] = opener.supervised(sl_images, beside, others)
     test = opener.test_stream()
     probe = opener.probe_streams(sl_images, test) if probes else None

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mixdist.config.schema import Config
+from mixdist.data.approach import Approach, at_hand
 from mixdist.data.augment import Augmentation
 from mixdist.data.bad import BadSamples
 from mixdist.data.batch import Preparation, Statistics
@@ -17,10 +18,11 @@ from mixdist.data.images import Images, ResidentImages
 from mixdist.data.index import UNLABELLED, PackedSet, Split
 from mixdist.data.joined import join
 from mixdist.data.order import MIN_ROWS, Order
+from mixdist.data.partners import Partners
 from mixdist.data.remote.ahead import shards_ahead
 from mixdist.data.samples import Samples
 from mixdist.data.select import PROBED, at_most, noisy_labels
-from mixdist.data.stream import AHEAD, Approach, Partners, Stream, TestStream, at_hand
+from mixdist.data.stream import AHEAD, Stream, TestStream
 from mixdist.data.tars import DrawnImages, Tars
 from mixdist.errors import DataError, UserError
 from mixdist.keyed import Ids
@@ -72,6 +74,7 @@ class Opener:
             seed=self.config.seed,
             cache=data.cache,
             folder=data.cache_dir.expanduser(),
+            limit_bytes=data.cache_limit_bytes,
             workers=data.workers,
             batch=max(micro, MIN_ROWS, SHOWN) if training else max(train.eval_batch, SHOWN),
             asks=-(-share // micro) * (2 if self.mixes or train.mixup else 1) if training else 1,
@@ -137,6 +140,14 @@ class Opener:
         return join(
             (first, *streams), visits, [len(samples.sl.classes), *(len(t.packed.classes) for t in samples.tasks)]
         )
+
+    def partners(self, packed: PackedSet | Tars, ids: Ids, images: Images, mixup: float = 0.0) -> Partners:
+        """Return what `supervised` streams mix with: the images ``ids`` of a set; ``mixup`` as in `Partners`."""
+        order = Order(ids, self.config.train.batch, self.config.seed, "sl")
+        if isinstance(packed, Tars):
+            return Partners(images, order)
+        split = packed.split("train")
+        return Partners(images, self._ordered(order, split, None), mixup, self._approach(split))
 
     def _ordered(self, order: Order, split: Split, labels: npt.NDArray[np.int32] | None) -> Order:
         """Add to an order what it needs to shuffle shards and to balance classes, where that is asked for."""

@@ -36,6 +36,7 @@ class Rows:
 
     visits: Ids  #: sample ids, and which visit of the epoch it is (`sample_of`); all randomness is keyed by it
     weight: npt.NDArray[np.float32]  #: 1, or 0 for a row that only fills up a forward
+    places: Ids  #: position in the epoch
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,24 @@ class Order:
         window = self._windows(epoch)[np.searchsorted(self.ids, sample_of(visits))]
         return visits[np.lexsort((order, window))]
 
+    def windows(self, epoch: int) -> tuple[Ids, Ids]:
+        """Return the samples, window after window, and where among them each begins; one window without shards."""
+        if self.shards is None:
+            return self.ids, np.zeros(1, np.int64)
+        window = self._windows(epoch)
+        order = np.argsort(window, kind="stable")
+        return self.ids[order], np.flatnonzero(np.diff(window[order], prepend=-1))
+
     def _windows(self, epoch: int) -> Ids:
         """Return for each sample the position of its shard's window: ``at_once`` shards that follow one another.
 
-        Shards are shuffled, and inside a window all samples are. So a bounded number of shards is read at a time.
+        Shards are shuffled, and inside a window all samples are. So a bounded number of shards is read at a time. Two
+        orders of one purpose shuffle the shards that they share alike, whichever others each has.
         """
         assert self.shards is not None
         present, shard = np.unique(self.shards, return_inverse=True)
-        places = np.argsort(permutation(make_key(self.seed, f"shards/{self.purpose}", epoch), len(present)))
+        drawn = bits(make_key(self.seed, f"shards/{self.purpose}", epoch), present)[:, 0]
+        places = np.argsort(np.argsort(drawn, kind="stable"))
         windows: Ids = places[shard] // self.at_once
         return windows
 
@@ -110,9 +121,10 @@ class Order:
 
 def _rows(order: Ids, first: int, last: int) -> Rows:
     """Return the rows from position ``first`` to before ``last``. Plain slices: this runs once a step."""
-    visits, weight = order[first:last], np.ones(last - first, np.float32)
+    visits, weight, places = order[first:last], np.ones(last - first, np.float32), np.arange(first, last)
     missing = MIN_ROWS - len(visits)
     if missing <= 0:
-        return Rows(visits, weight)
-    after = (last if len(visits) else 0) + np.arange(missing)
-    return Rows(np.r_[visits, order[after % len(order)]], np.r_[weight, np.zeros(missing, np.float32)])
+        return Rows(visits, weight, places)
+    after = ((last if len(visits) else 0) + np.arange(missing)) % len(order)
+    filled = np.r_[weight, np.zeros(missing, np.float32)]
+    return Rows(np.r_[visits, order[after]], filled, np.r_[places, after])

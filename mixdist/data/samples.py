@@ -136,5 +136,4 @@ def node_cache(config: Config) -> NodeCache | None:
 
 
 def _cache(config: Config) -> NodeCache:
-    limit = config.data.cache_limit_gb
-    return NodeCache(config.data.cache_dir.expanduser(), None if limit is None else int(limit * 1e9))
+    return NodeCache(config.data.cache_dir.expanduser(), config.data.cache_limit_bytes)

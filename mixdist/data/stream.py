@@ -5,44 +5,26 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from mixdist.data.approach import Approach, at_hand
 from mixdist.data.bad import BadSamples
 from mixdist.data.batch import Batch, Preparation
 from mixdist.data.copies import Copies
 from mixdist.data.images import Asked, Images, Loaded, in_flight
-from mixdist.data.mixing import Mixup, draw_partners, draw_shares
+from mixdist.data.mixing import Mixup, draw_shares
 from mixdist.data.order import Order, Rows, sample_of, set_of
+from mixdist.data.partners import Partners
 from mixdist.data.reading.reader import CENTRE
 from mixdist.keyed import Ids
 from mixdist.world import World
 
 AHEAD = 3  # steps that are decoded in advance; each holds one rank's share of a global batch
-
-
-# Has what an epoch's order of samples needs brought near: a context that gives a function of the position reached.
-Approach: TypeAlias = Callable[[Ids], AbstractContextManager[Callable[[int], None]]]
-
-
-@contextmanager
-def at_hand(order: Ids) -> Iterator[Callable[[int], None]]:
-    """Do nothing, for samples that are on this machine already."""
-    yield lambda position: None
-
-
-@dataclass(frozen=True)
-class Partners:
-    """What images are mixed with: D_ssl in the mix phase (Eq. 2), or D_sl itself in SL (mixup)."""
-
-    images: Images
-    ids: Ids
-    mixup: float = 0.0  #: both parameters of the Beta distribution of λ; 0: by λ of Eq. 2, without a second target
 
 
 @dataclass(frozen=True)
@@ -87,16 +69,17 @@ class Stream:
         A step's images may lie in memory that is used again: they are valid until the next step is asked for.
         """
         order = self.order.epoch(epoch)
+        drawn = self.partners.draw(epoch, order) if self.partners else None
         asked = (
             [
-                self._ask(rows, epoch)
+                self._ask(rows, epoch, drawn)
                 for rows in self.order.share(order, step, self.world.rank, self.world.size, self.micro_batch)
             ]
             for step in range(first_step, steps)
         )
         ahead = max(self.images.ahead, self.partners.images.ahead if self.partners else 0)
         used: deque[tuple[list[_Pending], _Copied]] = deque()
-        with self.approach(sample_of(order)) as reached, closing(in_flight(asked, ahead, _hand_back)) as flight:
+        with self._approached(order, drawn) as reached, closing(in_flight(asked, ahead, _hand_back)) as flight:
             try:
                 for number, step in enumerate(flight, first_step):
                     reached((number + ahead) * self.order.batch)
@@ -111,13 +94,28 @@ class Stream:
                 for last in used:
                     _hand_back_copied(*last)
 
-    def _ask(self, rows: Rows, epoch: int) -> _Pending:
+    @contextmanager
+    def _approached(self, order: Ids, drawn: Ids | None) -> Iterator[Callable[[int], None]]:
+        """Have what an epoch's visits need brought near, and what the partners ``drawn`` for them need."""
+        with self.approach(sample_of(order)) as own:
+            if self.partners is None or drawn is None:
+                yield own
+                return
+            with self.partners.approach(drawn) as theirs:
+
+                def reached(position: int) -> None:
+                    own(position)
+                    theirs(position)
+
+                yield reached
+
+    def _ask(self, rows: Rows, epoch: int, drawn: Ids | None) -> _Pending:
+        """Ask for the images of ``rows``; ``drawn`` are the partners of all visits of the epoch."""
         own = self.images.ask(sample_of(rows.visits), epoch)
-        if not self.partners:
+        if self.partners is None or drawn is None:
             return _Pending(rows, own, None)
-        purpose = "mixup" if self.partners.mixup else "partner"
-        drawn = draw_partners(self.order.seed, epoch, rows.visits, self.partners.ids, purpose)
-        return _Pending(rows, own, self.partners.images.ask(drawn, epoch), drawn)
+        partners = drawn[rows.places]
+        return _Pending(rows, own, self.partners.images.ask(partners, epoch), partners)
 
     def _batch(self, pending: _Pending, epoch: int) -> Batch:
         """Wait for the images; a row that cannot be read, itself or its partner, gets weight 0."""

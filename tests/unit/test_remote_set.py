@@ -17,6 +17,7 @@ from packing import class_folders, run
 
 from mixdist.data.checking.check import CheckOptions, check_set
 from mixdist.data.checking.visit import LOST
+from mixdist.data.fetch import Fetcher
 from mixdist.data.index import MANIFEST
 from mixdist.data.open_set import open_set
 from mixdist.data.remote.download import Retry
@@ -352,3 +353,31 @@ def test_the_doctor_fetches_the_first_shards_of_a_remote_set_only(server, monkey
     del server.files["data/pets/test-000000.tar"]
     finding = packed_set(f"{server.url}/data/pets")
     assert (finding.state, "test-000000.tar cannot be read" in finding.said) == ("fail", True)
+
+
+def held(name):
+    """Return the shards whose blocks this process keeps on the disk: those of a file that it has mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.rpartition("-")[2].split(".")[0] for line in lines if f"-{name}-0" in line and ".tar" in line}
+
+
+def test_no_more_shards_stay_mapped_than_the_limit_of_the_cache_holds(server, folder, tmp_path):
+    shards = open_set(folder).split("train").shards
+    assert len(shards) == 4
+    cache = NodeCache(tmp_path / "cache", 2 * max(shard.bytes for shard in shards) + 4096)  # and the index
+    split = open_set(f"{server.url}/data/pets", cache).split("train")
+    fetch = Fetcher(split)
+    numbers = split.index["shard"]
+    before = held("train")
+    for shard in (0, 1, 0, 1, 2, 3, 2, 3):
+        fetch(int(np.flatnonzero(numbers == shard)[0]))
+    assert held("train") - before == {"000002", "000003"}
+    assert [len(server.requests(f"data/pets/{shard.name}")) for shard in shards] == [1] * 4
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_without_a_limit_every_shard_stays_mapped(server, folder, cache, remote):
+    split = open_set(f"{server.url}/data/pets" if remote else folder, cache).split("train")
+    fetch = Fetcher(split)
+    views = [fetch.shard(number) for number in range(4)]
+    assert all(fetch.shard(number) is view for number, view in enumerate(views))

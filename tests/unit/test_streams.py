@@ -22,7 +22,7 @@ from packing import class_folders, packed, pixels
 from PIL import Image
 
 from mixdist.config.schema import Config
-from mixdist.data import cache
+from mixdist.data import cache, decoded
 from mixdist.data.decode import fit
 from mixdist.data.images import DirectImages
 from mixdist.data.open_set import open_set
@@ -66,10 +66,10 @@ def test_cached_and_uncached_streams_give_identical_batches(sets, phase, setting
 
 def test_auto_keeps_what_fits_a_quarter_of_the_free_memory_and_says_where(sets, monkeypatch):
     assert "kept in RAM" in feed_of(config(sets / "whole")).notes[0]
-    free = {"SC_AVPHYS_PAGES": 4 * 37 * 6 * 6 * 3 - 1, "SC_PAGE_SIZE": 1}  # a byte less than what 37 images need
-    monkeypatch.setattr(cache.os, "sysconf", free.get)
+    needed = 4 * 37 * 6 * 6 * 3
+    monkeypatch.setattr(cache, "free_memory", lambda: needed - 1)  # a byte less than what 37 images need
     assert "whole/train: 37 images of 6 px, decoded at each visit" in feed_of(config(sets / "whole")).notes
-    free["SC_AVPHYS_PAGES"] += 1
+    monkeypatch.setattr(cache, "free_memory", lambda: needed)
     assert "whole/train: 37 images of 6 px, kept in RAM" in feed_of(config(sets / "whole")).notes
     assert "decoded at each visit" in feed_of(config(sets / "whole"), rank_of(0, 2)).notes[0]  # two processes share it
 
@@ -89,7 +89,7 @@ def test_a_disk_that_is_too_small_for_the_cache_is_named_with_what_is_needed(set
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cache.os, "posix_fallocate", full)
+    monkeypatch.setattr(decoded.os, "posix_fallocate", full)
     settings = config(sets / "whole", data__cache="disk", data__cache_dir=tmp_path / "cache")
     with pytest.raises(
         UserError, match=r"data\.cache disk: .* cannot be written \(No space left on device\); it needs"
