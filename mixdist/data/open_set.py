@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mixdist.data.index import FORMAT, MANIFEST, VERSION, PackedSet, Shard, Split, index_dtype
-from mixdist.data.index_rows import check_rows
+from mixdist.data.index_rows import check_rows, hash_rows
 from mixdist.data.manifest import check_fields, inside
 from mixdist.data.remote.node_cache import NodeCache
 from mixdist.data.remote.place import Place
@@ -103,7 +103,7 @@ def _open_split(place: Place, name: str, entry: dict[str, Any], classes: int) ->
         raise DataError(
             f"{file} does not fit {place.describe(MANIFEST)} (fields or number of samples); pack the set again"
         )
-    split = Split(name=name, place=place, shards=shards, index=index)
+    split = Split(name, place, shards, hash_rows(index), index)
     if not split.remote:
         for number in range(len(shards)):
             split.shard_path(number)
