@@ -21,7 +21,7 @@ from mixdist.data.packing.encode import MAX_BYTES, MAX_SIDE, Encoded, channel_su
 from mixdist.data.packing.folders import Sample
 from mixdist.data.packing.keys import unique_keys
 from mixdist.data.packing.reencode import Encoding
-from mixdist.data.packing.sources import Source
+from mixdist.data.packing.sources import Source, is_place
 from mixdist.data.video.container import HEAD, container
 from mixdist.data.video.frames import sampled_frames
 from mixdist.data.video.probe import Clip, probe
@@ -41,14 +41,19 @@ class VideoOptions:
     kept: str | None = None  #: "frames", "clips" or None: left out
     fps: float | None = None  #: frames taken of each second; None: FPS
 
-    def check(self) -> None:
-        """Refuse contradictions and values out of range with a ``UserError``."""
+    def check(self, source: str) -> None:
+        """Refuse contradictions, values out of range and sources without videos with a ``UserError``."""
         if self.kept not in (None, FRAMES, CLIPS):
             raise UserError(f"--video {self.kept} is unknown; it should be {FRAMES} or {CLIPS}")
         if self.fps is not None and self.kept != FRAMES:
             raise UserError(f"--fps {self.fps:g} belongs to --video {FRAMES}; add that, or leave it out")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise UserError(f"--fps {self.fps:g} is out of range; it should be above 0, up to 1000")
+        if self.kept is not None and not is_place(source):
+            raise UserError(
+                f"--video {self.kept} makes no sense for SOURCE {source}, which has no videos; it belongs to folders "
+                f"and tables; leave it out"
+            )
 
     @property
     def rate(self) -> float | None:
@@ -178,4 +183,4 @@ def encode_clip(sample: Sample) -> Encoded:
 
 
 def _unreadable(sample: Sample, error: Exception) -> DataError:
-    return DataError(f"video {sample.path} cannot be read: {error}; repair or remove it")
+    return DataError(f"{sample.origin}video {sample.path} cannot be read: {error}; repair or remove it")
