@@ -110,7 +110,7 @@ def _index(folder: Path, case: Case) -> int:
     print_summary(folder, manifest, tally, Console(file=io.StringIO()))
     rows = sum(entry["samples"] for entry in manifest["splits"].values())
     bad = len(tally.faults) + len(tally.broken)
-    if tally.found != rows + len(tally.faults) + tally.videos or case.samples not in (None, tally.found):
+    if tally.found != rows + len(tally.faults) or case.samples not in (None, tally.found):
         raise UnaccountedError(
             f"{tally.found} samples found, {case.samples} expected; {rows} indexed, {len(tally.faults)} bad"
         )

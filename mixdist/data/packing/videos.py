@@ -166,19 +166,28 @@ def encode_clip(sample: Sample) -> Encoded:
         UserError: no ffmpeg.
     """
     try:
-        content = Path(sample.path).read_bytes()
-        clip = probe(content)
-        if max(clip.height, clip.width) > MAX_SIDE or len(content) > MAX_BYTES:
-            raise ValueError(f"{len(content)} bytes are more than the index can hold; cut it into shorter clips")
-        extension = container(content[:HEAD]).extension
-        numbers = sorted(set(np.linspace(0, clip.frames - 1, MEASURED).round().astype(int).tolist()))
-        sums = sum(channel_sums(frame) for frame in sampled_frames(content, clip, numbers))
+        encoded = examine_clip(Path(sample.path).read_bytes())
     except (OSError, ValueError) as error:
         raise _unreadable(sample, error) from error
-    metadata = read_metadata(sample.metadata)
+    return replace(encoded, metadata=read_metadata(sample.metadata))
+
+
+def examine_clip(content: bytes) -> Encoded:
+    """Decode the bytes of a video once, and say what index and manifest hold of it.
+
+    Raises:
+        ValueError: it is no video of a known container, damaged, or larger than the index can hold.
+        UserError: no ffmpeg.
+    """
+    clip = probe(content)
+    if max(clip.height, clip.width) > MAX_SIDE or len(content) > MAX_BYTES:
+        raise ValueError(f"{len(content)} bytes are more than the index can hold; cut it into shorter clips")
+    extension = container(content[:HEAD]).extension
+    numbers = sorted(set(np.linspace(0, clip.frames - 1, MEASURED).round().astype(int).tolist()))
+    sums = sum(channel_sums(frame) for frame in sampled_frames(content, clip, numbers))
     assert not isinstance(sums, int)
     return Encoded(
-        content, extension, clip.height, clip.width, sums, metadata, clip.frames, clip.milliseconds, len(numbers)
+        content, extension, clip.height, clip.width, sums, None, clip.frames, clip.milliseconds, len(numbers)
     )
 
 
