@@ -103,7 +103,7 @@ def _open_split(place: Place, name: str, entry: dict[str, Any], classes: int) ->
         raise DataError(
             f"{file} does not fit {place.describe(MANIFEST)} (fields or number of samples); pack the set again"
         )
-    split = Split(name, place, shards, hash_rows(index), index)
+    split = Split(name=name, place=place, shards=shards, rows_sha256=hash_rows(index), index=index)
     if not split.remote:
         for number in range(len(shards)):
             split.shard_path(number)
