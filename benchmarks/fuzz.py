@@ -1,8 +1,9 @@
 """Attack the data room: `python -m benchmarks.fuzz --cases 5000 --seed 0`.
 
 Each case is a hostile or damaged folder of tars, or set; it is indexed, opened, checked, and every sample is read, in
-a process of its own pool with a hard time limit and a memory limit. Exit code 1 if any case crashed, hung, ran code
-that it brought along, or left a sample unaccounted for.
+a process of its own pool with a hard time limit and a memory limit. A share of the cases is also packed, drawn from
+without an index, and read by worker processes. Exit code 1 if any case crashed, hung, ran code that it brought along,
+opened a file or an address that it names, or left a sample unaccounted for.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from rich.text import Text
 
 from benchmarks.fuzz_case import DIED, FAILURES, HUNG, Result, run_case
 from benchmarks.fuzz_corpus import ANY, KINDS, kind_of
+from benchmarks.fuzz_ways import DRAW, PACK, POOL, ways_of
 
 MEMORY = 2 * 2**30  # bytes a case may take beyond what a started process has; a decoded bomb takes 7.5 GB
-WIDTH = 140  # of the table in a file
+WIDTH = 150  # of the table in a file
 SPAWN = multiprocessing.get_context("spawn")  # a fresh process: nothing inherited that a case could break
 
 
@@ -46,6 +48,8 @@ def main() -> int:
         detail = result.detail if arguments.case is not None else result.detail.strip().splitlines()[-1][:300]
         console.print(Text(f"case {result.number}, {result.kind}: {result.outcome}: {detail}"))
     seconds = time.monotonic() - started
+    ways = Counter(way for number in numbers for way in ways_of(number, arguments.seed))
+    print(f"also packed: {ways[PACK]} cases, drawn without an index: {ways[DRAW]}, read by a process: {ways[POOL]}")
     print(f"{len(results)} cases, seed {arguments.seed}, {seconds:.0f} s; {len(failures)} failures")
     if failures:
         print(f"again: python -m benchmarks.fuzz --seed {arguments.seed} --case {failures[0].number}")

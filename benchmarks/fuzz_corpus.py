@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import fuzz_clips as video
 from benchmarks import fuzz_tars as raw
 
 DELIVERED, COUNTED, REFUSED = "delivered", "bad counted", "refused"
@@ -31,6 +32,7 @@ class Case:
     good: int = 0  #: how many must be delivered at least, where it is not refused
     options: dict[str, Any] = field(default_factory=dict)  #: of `mixdist index`
     damage: Callable[[], None] | None = None  #: done to the set once it is indexed
+    bait: video.Bait | None = None  #: what nothing may open
 
 
 Maker = Callable[[random.Random, Path, str], Case]
@@ -295,6 +297,32 @@ def bomb(rng: random.Random, folder: Path, canary: str) -> Case:
     return Case((COUNTED,), 5, 4)
 
 
+def playlist(rng: random.Random, folder: Path, canary: str) -> Case:
+    """A playlist under the extension of a clip, which names a file of this machine or an address on it."""
+    bait = video.Bait(folder.with_name(f"{folder.name}-bait"))
+    odd = [(f"z.{rng.choice(video.NAMES)}", video.playlist(rng, bait)), ("z.cls", b"1")]
+    raw.write(folder, raw.tar([*members(rng, 4), *odd]))
+    return Case((COUNTED,), 5, 4, bait=bait)
+
+
+def damaged_clip(rng: random.Random, folder: Path, canary: str) -> Case:
+    """A truncated or bit-flipped clip, one with noise in it, or none."""
+    extension = rng.choice(("mp4", "mkv", "avi"))
+    content = video.clip(extension)
+    odd = rng.choice(
+        (
+            content[: rng.randrange(1, len(content))],
+            _flipped(rng, content, rng.randint(1, 8)),
+            _flipped(rng, content, rng.randint(1, 8)),
+            content[: len(content) // 2] + rng.randbytes(50) + content[len(content) // 2 :],
+            rng.choice(video.HEADS) + rng.randbytes(300),
+            raw.malicious(rng, canary),
+        )
+    )
+    raw.write(folder, raw.tar([*members(rng, 4), (f"z.{extension}", odd), ("z.cls", b"1")]))
+    return Case((COUNTED, DELIVERED), 5, 4)
+
+
 def pickles(rng: random.Random, folder: Path, canary: str) -> Case:
     """A malicious pickle beside good samples, under every extension that some reader would load."""
     extra = [(f"s{row:03d}.{rng.choice(EXTENSIONS)}", raw.malicious(rng, canary)) for row in range(4)]
@@ -423,6 +451,8 @@ KINDS: tuple[Maker, ...] = (
     odd_names,
     damaged_image,
     bomb,
+    playlist,
+    damaged_clip,
     pickles,
     pickled_image,
     pipes,

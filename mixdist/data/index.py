@@ -66,6 +66,7 @@ class Split:
     name: str
     place: Place
     shards: tuple[Shard, ...]
+    rows_sha256: str  #: of the index's rows; see ``hash_rows``
     index: npt.NDArray[np.void] = field(repr=False)  #: see ``index_dtype``; read-only, memory-mapped
     stamp: str  #: hash of its entry in the manifest, which holds the checksums of shards and index: read in no time
 
@@ -108,7 +109,7 @@ class Split:
     @property
     def fingerprint(self) -> list[str]:
         """Hashes of the shards and of the index: the same shards may be indexed with other labels or another split."""
-        return [*(shard.sha256 for shard in self.shards), sha256(self.index.tobytes()).hexdigest()]
+        return [*(shard.sha256 for shard in self.shards), self.rows_sha256]
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:

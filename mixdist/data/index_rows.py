@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,14 @@ def check_rows(split: Split, file: str, classes: int) -> None:
         _check_labels(split, rows["label"], start, classes)
     if counts.tolist() != [shard.samples for shard in split.shards]:
         raise DataError(f"{file} points outside the shards that the manifest names; pack the set again")
+
+
+def hash_rows(index: npt.NDArray[np.void]) -> str:
+    """Return the SHA-256 of a mapped index's rows, in hex: of ``index.tobytes()``, read from the file in blocks."""
+    digest = sha256()
+    for _, rows in _blocks(index):
+        digest.update(rows.data)
+    return digest.hexdigest()
 
 
 def _blocks(index: npt.NDArray[np.void]) -> Iterator[tuple[int, npt.NDArray[np.void]]]:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mixdist.data.index import FORMAT, MANIFEST, VERSION, PackedSet, Shard, Split, index_dtype
-from mixdist.data.index_rows import check_rows
+from mixdist.data.index_rows import check_rows, hash_rows
 from mixdist.data.manifest import check_fields, inside
 from mixdist.data.remote.node_cache import NodeCache
 from mixdist.data.remote.place import Place
@@ -105,7 +105,7 @@ def _open_split(place: Place, name: str, entry: dict[str, Any], classes: int) ->
             f"{file} does not fit {place.describe(MANIFEST)} (fields or number of samples); pack the set again"
         )
     stamp = sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
-    split = Split(name=name, place=place, shards=shards, index=index, stamp=stamp)
+    split = Split(name=name, place=place, shards=shards, rows_sha256=hash_rows(index), index=index, stamp=stamp)
     if not split.remote:
         for number in range(len(shards)):
             split.shard_path(number)

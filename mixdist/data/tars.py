@@ -30,6 +30,7 @@ from mixdist.keyed import Ids
 from mixdist.world import World
 
 _Wanted: TypeAlias = "tuple[int, int, Future[Loaded]]"  # a number of images, their epoch, and where they are put
+LOST = 10_000  # images in a row that cannot be decoded: there seem to be no others
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,17 @@ class _Draws:
                 self._bad.note_draw,
             )
         out = np.empty((count, self._size, self._size, 3), np.uint8)
-        row = 0
+        row = lost = 0
         while row < count:
             key, content = next(self._drawn)
             try:
                 out[row] = fit(decode(content), self._size)
-                row += 1
+                row, lost = row + 1, 0
             except ValueError as error:
-                self._bad.note_draw(DataError(f"image '{key}' of {self._tars.location} cannot be decoded: {error}"))
+                bad = DataError(f"image '{key}' of {self._tars.location} cannot be decoded: {error}")
+                self._bad.note_draw(bad)
+                lost += 1
+                if lost >= LOST:
+                    raise DataError(f"none of the last {lost} images drawn can be decoded; the last: {bad}") from error
         self.busy_s += time.perf_counter() - began
         return Loaded(torch.from_numpy(out), [])

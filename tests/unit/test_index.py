@@ -2,11 +2,13 @@
 
 import json
 import zlib
+from hashlib import sha256
 
 import numpy as np
 import pytest
 from packing import class_folders, packed, pixels
 
+from mixdist.data import index_rows
 from mixdist.data.decode import decode
 from mixdist.data.index import MANIFEST
 from mixdist.data.open_set import open_set
@@ -57,6 +59,17 @@ def test_a_damaged_key_is_described_by_its_bytes(out):
 
     change_index(out, change)
     assert open_set(out).split("train").describe(0).startswith("sample '\\xff' in ")
+
+
+@pytest.mark.parametrize("rows", [1, 5, 1 << 16])
+def test_the_fingerprint_is_of_all_shards_and_rows_whatever_is_read_at_a_time(out, monkeypatch, rows):
+    monkeypatch.setattr(index_rows, "ROWS", rows)
+    found = open_set(out)
+    parts = []
+    for name in ("test", "train"):
+        parts += [shard.sha256 for shard in found.split(name).shards]
+        parts.append(sha256(np.load(out / f"{name}.index.npy").tobytes()).hexdigest())
+    assert found.fingerprint == sha256(" ".join(parts).encode()).hexdigest()[:16]  # checkpoints hold it
 
 
 def test_the_index_is_mapped_read_only(out):

@@ -9,7 +9,8 @@ import zlib
 import numpy as np
 import pytest
 import webdataset
-from packing import class_folders, pixels
+from clips import H264, write_clip
+from packing import class_folders, pixels, write_images
 from packing import run as run_pack
 from tars import image, sample, samples, write_tar
 
@@ -18,7 +19,10 @@ from mixdist.data.indexing.build import index_tars
 from mixdist.data.indexing.labels import MAX_CLASSES
 from mixdist.data.indexing.options import IndexOptions
 from mixdist.data.open_set import open_set
+from mixdist.data.packing.videos import VideoOptions
 from mixdist.data.reading.reader import CENTRE
+from mixdist.data.video import program
+from mixdist.data.video.frames import load_clip
 from mixdist.errors import DataError, UserError
 
 PNG = image("a")
@@ -135,10 +139,65 @@ def test_what_is_not_on_the_list_is_never_opened_only_counted(tmp_path):
     assert (tmp_path / "canary").exists()  # so the attack would have worked
 
 
-def test_videos_are_counted_as_left_out(tmp_path):
-    packed, tally = index(one(tmp_path, [*sample("a", 0), ("clip.mp4", b"video"), ("clip.cls", b"1")]))
-    assert keys(packed.split("train")) == ["a"]
-    assert tally.videos == 1
+# Clips
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("clip") / "a.mp4", 6, *H264).read_bytes()
+
+
+def test_packed_clips_are_indexed_as_packing_indexed_them(tmp_path):
+    for row in range(4):
+        write_clip(tmp_path / f"films/{'ab'[row % 2]}/{row}.mp4", 5 + row, *H264, first=10 * row)
+    write_images(tmp_path / "films", "a/still.png", "b/still.png")
+    options = {"video": VideoOptions("clips"), "labelled_fraction": 0.5, "test_fraction": 0.34}
+    run_pack(tmp_path / "films", tmp_path / "set", **options)
+    before, shards = open_set(tmp_path / "set"), (tmp_path / "set").glob("*.tar")
+    for path in shards:
+        (tmp_path / "tars").mkdir(exist_ok=True)
+        path.rename(tmp_path / "tars" / path.name)
+    after, tally = index(tmp_path / "tars")
+    assert tally.left_out == {}
+    for name in ("train", "test"):
+        np.testing.assert_array_equal(after.split(name).index, before.split(name).index)
+    assert {*before.split("train").index["frames"].tolist()} > {1}
+    assert -1 in before.split("train").labels
+    assert (after.mean, after.std) == (before.mean, before.std)
+
+
+def test_a_clip_is_what_training_reads(tmp_path, clip):
+    packed, _ = index(one(tmp_path, [("x.mov", clip), ("x.cls", b"0"), ("y.MP4", clip)]))
+    split = packed.split("train")
+    assert split.labels.tolist() == [0, -1]
+    assert split.index["frames"].tolist() == [6, 6]
+    frames = DirectImages(split, 16, frames=2).ask(np.arange(2), CENTRE).wait()
+    assert frames.unread == []
+    np.testing.assert_array_equal(frames.images[:2], load_clip(clip, 2, 2, 16, frames=6))
+
+
+def test_of_an_image_and_a_clip_the_image_is_taken_unless_the_clip_is_chosen(tmp_path, clip):
+    packed, tally = index(one(tmp_path, sample("a", 0, mp4=clip)))
+    assert packed.split("train").index["milliseconds"].tolist() == [0]
+    assert tally.left_out == {"mp4": 1}
+    packed, tally = index(tmp_path, image=".MP4", overwrite=True)
+    assert packed.split("train").index["milliseconds"].tolist() == [600]
+    assert tally.left_out == {"png": 1}
+
+
+def test_a_damaged_an_empty_and_a_doubled_clip_are_bad(tmp_path, clip):
+    left_out(tmp_path / "a", [("bad.mp4", clip[: len(clip) // 2]), ("bad.cls", b"0")], "undecodable clip")
+    left_out(tmp_path / "b", [("bad.mkv", b"")], "empty clip")
+    left_out(tmp_path / "c", [("bad.mp4", clip), ("bad.avi", clip)], "several clips")
+    left_out(tmp_path / "d", [("bad.mp4", PNG)], "undecodable clip")
+
+
+def test_clips_without_ffmpeg_are_refused_and_nothing_is_written(tmp_path, clip, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(program, "_packaged", lambda: None)
+    with pytest.raises(UserError, match="videos need the ffmpeg program"):
+        index(one(tmp_path, [("x.mp4", clip)]), skip_bad=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["train-0.tar"]
 
 
 # Labels
@@ -220,7 +279,7 @@ def test_an_empty_image_is_refused_or_counted(tmp_path):
 
 
 def test_a_sample_without_image_is_refused_or_counted(tmp_path):
-    left_out(tmp_path, [("bad.gif", b"GIF89a"), ("bad.cls", b"0")], "no image")
+    left_out(tmp_path, [("bad.gif", b"GIF89a"), ("bad.cls", b"0")], "no image or clip")
 
 
 def test_several_images_are_refused_or_counted(tmp_path):

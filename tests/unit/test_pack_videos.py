@@ -11,10 +11,12 @@ import pytest
 from clips import H264, HEIGHT, VARIABLE, WIDTH, difference, judged, picture, write_clip
 from packing import packed, run, write_images
 
+from mixdist.cli import main
 from mixdist.data.decode import decode
 from mixdist.data.index import MANIFEST
 from mixdist.data.packing.drawing import draw
 from mixdist.data.packing.folders import Sample
+from mixdist.data.packing.reading import Reading
 from mixdist.data.packing.videos import VideoOptions
 from mixdist.data.subset import stratified
 from mixdist.data.video.probe import probe
@@ -161,6 +163,59 @@ def test_a_broken_video_is_named_and_nothing_is_left(films, tmp_path, video, dam
     with pytest.raises(DataError, match=r"^video .*source/bad\.mp4 cannot be read: .+; repair or remove it$"):
         run(tmp_path / "source", tmp_path / "set", video=video)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def listing(films, path, *more):
+    """Write the films as a table beside their folder."""
+    rows = [
+        f"{name.name}/{file.name},{name.name}"
+        for name in sorted(films.iterdir())
+        if name.is_dir()
+        for file in sorted(name.iterdir())
+    ]
+    path.write_text("\n".join(["path,label", *rows, *more]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("video", [FRAMES, CLIPS])
+def test_a_table_of_videos_gives_the_set_that_their_folders_give(films, tmp_path, video):
+    table = listing(films, tmp_path / "films.csv")
+    run(films, tmp_path / "a", video=video)
+    run(table, tmp_path / "b", video=video, reading=Reading(root=films))
+    a, b = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != MANIFEST} for name in "ab"
+    )
+    assert a == b
+
+
+@pytest.mark.parametrize("video", [FRAMES, CLIPS])
+def test_an_unlabelled_and_a_broken_video_of_a_table(films, tmp_path, video):
+    (tmp_path / "odd").mkdir()
+    shutil.copy(films / "cat/0.mp4", tmp_path / "odd/new.mp4")
+    reading = Reading(root=films)
+    table = listing(films, tmp_path / "films.csv", f"{tmp_path}/odd/new.mp4,")
+    split = packed(table, tmp_path / "set", video=video, reading=reading).split("train")
+    assert [key for key in split.index["key"][split.labels < 0] if b"new" in key]
+    (tmp_path / "odd/new.mp4").write_bytes(b"no video")
+    with pytest.raises(
+        DataError, match=rf"^{table}, line 16: video .*new\.mp4 cannot be read: .+; repair or remove it$"
+    ):
+        run(table, tmp_path / "other", video=video, reading=reading)
+
+
+def test_without_the_option_the_videos_of_a_table_are_left_out_and_counted(films, tmp_path):
+    done = run(listing(films, tmp_path / "t.csv"), tmp_path / "set", test_fraction=0, reading=Reading(root=films))
+    assert done.left_out == {".mp4": 8, ".webm": 2}
+
+
+@pytest.mark.parametrize("source", ["digits", "torchvision:CIFAR10"])
+@pytest.mark.parametrize("options", [["clips"], ["frames", "--fps", "2"]])
+def test_a_source_without_videos_refuses_the_option(tmp_path, source, options, capsys):
+    assert main(["pack", source, str(tmp_path / "set"), "--video", *options]) == 2
+    assert capsys.readouterr().err == (
+        f"mixdist: error: --video {options[0]} makes no sense for SOURCE {source}, which has no videos; it belongs to "
+        f"folders and tables; leave it out\n"
+    )
 
 
 def test_without_the_option_videos_are_left_out_and_counted(films, tmp_path):

@@ -3,17 +3,23 @@
 import gzip
 import io
 import itertools
+import os
 import sys
 import tarfile
 
 import launching
+import numpy as np
 import pytest
+import torch
 from file_server import Fault, serving
 
+from mixdist.data import tars as tars_module
+from mixdist.data.bad import BadSamples
 from mixdist.data.remote import resampled as module
 from mixdist.data.remote.node_cache import NodeCache
 from mixdist.data.remote.resampled import resampled
 from mixdist.errors import DataError
+from mixdist.world import World
 
 
 @pytest.fixture
@@ -176,6 +182,26 @@ def test_nothing_but_bad_shards_ends_the_stream(tmp_path, cache):
     with pytest.raises(DataError, match="none of the last 19 shards drawn has an image"):
         next(resampled(urls, cache, 0, "ssl", 0, 1, errors.append))
     assert len(errors) == 19
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, cache, kind):
+    path = tmp_path / "a.tar"
+    {"pipe": lambda: os.mkfifo(path), "folder": path.mkdir, "device": lambda: path.symlink_to("/dev/zero")}[kind]()
+    assert first_error(cache, [str(path)]) == f"shard {path} is not a file; give a tar"
+
+
+def test_nothing_but_images_that_cannot_be_decoded_ends_the_drawing(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(tars_module, "LOST", 20)
+    urls = write(tmp_path, a=tar(("a.png", b"no image"), ("b.png", b"neither")))
+    tars = tars_module.Tars("the tars", tuple(urls), cache, 4, (0.5,) * 3, (0.5,) * 3)
+    bad = BadSamples("skip", 100, 100, None)
+    alone = World(0, 0, 1, 1, torch.device("cpu"))
+    drawn = tars_module.DrawnImages(tars, 8, 0, 1, bad, alone)
+    with pytest.raises(DataError, match=r"none of the last 20 images drawn can be decoded; the last: image 'b' of the"):
+        drawn.ask(np.arange(4), 0).wait()
+    bad.agree(alone)
+    assert len(bad.found) == 2
 
 
 def test_no_url_runs_a_command(tmp_path, cache, monkeypatch):

@@ -37,7 +37,7 @@ def _parser() -> Parser:
     add("--test", metavar="GLOB", help="tars of the test split (default: by the words test, val, valid, validation)")
     add("--test-fraction", type=float, metavar="F", help="share of each class of train that forms the test split")
     add("--seed", type=int, default=0, metavar="N", help="decides that share (default: %(default)s)")
-    add("--image", metavar="EXT", help="which image to take where samples hold several, such as left.png")
+    add("--image", metavar="EXT", help="which image or clip to take where samples hold several, such as left.png")
     add("--label-field", metavar="NAME", help="labels are this field of the .json members, such as annotation.class")
     add("--label-text", action="store_true", help="labels are the text of the .txt members")
     add("--classes", type=Path, metavar="FILE", help="class names, one a line, in the order of the class numbers")

@@ -21,6 +21,7 @@ from mixdist.data.indexing.candidates import (
     reading,
 )
 from mixdist.data.indexing.division import draw_test, find_shards
+from mixdist.data.indexing.groups import CLIP, IMAGE
 from mixdist.data.indexing.labels import read_classes
 from mixdist.data.indexing.options import IndexOptions
 from mixdist.data.packing.encode import Encoded, examine
@@ -28,6 +29,7 @@ from mixdist.data.packing.measure import Measure
 from mixdist.data.packing.pack import in_order, progress_bar, write_manifest
 from mixdist.data.packing.shards import Member, index_row, write_index
 from mixdist.data.packing.staging import is_packed_set
+from mixdist.data.packing.videos import examine_clip
 from mixdist.errors import DataError, UserError
 from mixdist.files import sha256_of
 
@@ -46,7 +48,7 @@ class Rows:
         """Add a sample, after those of the shards before it."""
         self.shards[candidate.shard] = self.shards.get(candidate.shard, 0) + 1
         member = Member(candidate.key, candidate.label, encoded)
-        self.rows.append(index_row(member, len(self.shards) - 1, candidate.found.image.offset))
+        self.rows.append(index_row(member, len(self.shards) - 1, candidate.found.content.offset))
         self.measure.add(encoded)
 
 
@@ -54,10 +56,10 @@ def index_tars(folder: Path, options: IndexOptions) -> tuple[dict[str, Any], Tal
     """Write manifest.json and SPLIT.index.npy into a folder of tars, which stay as they are.
 
     Returns:
-        The manifest, and what was left out: samples of the splits + faults + videos = samples found.
+        The manifest, and what was left out: samples of the splits + faults = samples found.
 
     Raises:
-        UserError: the folder or an option cannot be used, or a set stands there already.
+        UserError: the folder or an option cannot be used, a set stands there already, or clips have no ffmpeg.
         DataError: a sample or shard is bad (without ``skip_bad``), or no sample is left.
     """
     options.check()
@@ -69,7 +71,7 @@ def index_tars(folder: Path, options: IndexOptions) -> tuple[dict[str, Any], Tal
     candidates, classes = label_candidates(folder, candidates, given, options, tally)
     candidates = name_candidates(candidates, options, tally)
     _move_to_test(candidates, classes, options)
-    found = _read_images(folder, candidates, options.workers, tally)
+    found = _read(folder, candidates, options.workers, tally)
     if not options.skip_bad:
         raise_faults(folder, tally.broken + tally.faults)
     for split in splits:
@@ -99,11 +101,11 @@ def _move_to_test(candidates: list[Candidate], classes: tuple[str, ...], options
         train[row].split = "test"
 
 
-def _read_images(folder: Path, candidates: list[Candidate], workers: int, tally: Tally) -> dict[str, Rows]:
-    """Decode each image once; return the index rows by split, train first."""
+def _read(folder: Path, candidates: list[Candidate], workers: int, tally: Tally) -> dict[str, Rows]:
+    """Decode each image and each clip once; return the index rows by split, train first."""
     found: dict[str, Rows] = {}
     with closing(in_order(_examine, _contents(folder, candidates), workers)) as results, progress_bar("reading") as bar:
-        shown = bar.track(results, total=len(candidates), description="images")
+        shown = bar.track(results, total=len(candidates), description="samples")
         for candidate, result in zip(candidates, shown, strict=True):
             if isinstance(result, Fault):
                 tally.faults.append(result)
@@ -115,15 +117,16 @@ def _read_images(folder: Path, candidates: list[Candidate], workers: int, tally:
 def _contents(folder: Path, candidates: list[Candidate]) -> Generator[tuple[Candidate, bytes]]:
     with reading(folder) as read:
         for candidate in candidates:
-            yield candidate, read(candidate.shard, candidate.found.image)
+            yield candidate, read(candidate.shard, candidate.found.content)
 
 
 def _examine(item: tuple[Candidate, bytes]) -> Encoded | Fault:
     candidate, content = item
+    clip = candidate.found.clip
     try:
-        return examine(content)
+        return examine_clip(content) if clip else examine(content)
     except ValueError as error:
-        return fault("undecodable image", candidate, str(error))
+        return fault(f"undecodable {CLIP if clip else IMAGE}", candidate, str(error))
 
 
 def _write(folder: Path, found: dict[str, Rows], classes: tuple[str, ...], options: IndexOptions) -> dict[str, Any]:

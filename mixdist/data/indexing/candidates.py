@@ -1,4 +1,4 @@
-"""The samples that a set of tars offers, with label and key settled before any image is read."""
+"""The samples that a set of tars offers, with label and key settled before any content is read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ class Tally:
     """What became of the samples in the tars: indexed, or counted here."""
 
     found: int = 0  #: samples that the shards hold, as far as they can be read
-    videos: int = 0  #: samples with a clip and no image, left out
     faults: list[Fault] = field(default_factory=list)  #: samples left out
     broken: list[Fault] = field(default_factory=list)  #: shards that cannot be read to their end
     unclosed: list[str] = field(default_factory=list)  #: shards without the closing blocks of a tar
@@ -89,8 +88,7 @@ def list_candidates(folder: Path, splits: dict[str, list[str]], options: IndexOp
     with progress_bar("reading") as progress:
         for split, name in progress.track(shards, description="headers"):
             listing = list_shard(folder / name, name, options)
-            tally.found += len(listing.samples) + len(listing.faults) + listing.videos
-            tally.videos += listing.videos
+            tally.found += len(listing.samples) + len(listing.faults)
             tally.faults += listing.faults
             tally.left_out += listing.left_out
             tally.unclosed += [name] if listing.unclosed else []

@@ -12,8 +12,9 @@ from mixdist.data.indexing.options import IndexOptions
 from mixdist.data.tar import Member, members, padded
 from mixdist.errors import DataError
 
+IMAGE, CLIP = "image", "clip"
 IMAGES = ("jpg", "jpeg", "png", "webp")
-VIDEOS = ("mp4", "webm", "mkv", "avi")
+CLIPS = ("mp4", "m4v", "mov", "webm", "mkv", "avi")
 
 # webdataset's rule: the key ends at the first dot of the file's name, folders belong to it; names that begin with a
 # dot, or lie between double underscores, are no samples.
@@ -32,20 +33,20 @@ class Group:
 
 @dataclass(slots=True)
 class Found:
-    """A sample whose image and label member are known; neither is read yet."""
+    """A sample whose content and label member are known; neither is read yet."""
 
     key: str
-    image: Member
+    content: Member
+    clip: bool  #: a video clip, not an image
     label: Member | None
 
 
 @dataclass
 class Listing:
-    """What one shard holds; every group is a sample, a fault or a video."""
+    """What one shard holds; every group is a sample or a fault."""
 
     samples: list[Found] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    videos: int = 0  #: samples with a clip and no image, left out
     left_out: Counter[str] = field(default_factory=Counter)  #: members that are never opened, by extension
     broken: Fault | None = None  #: why the rest of the shard cannot be read
     unclosed: bool = False  #: nothing follows the last member: perhaps cut off just there
@@ -110,30 +111,31 @@ def _refuse_repetitions(groups: list[Group], name: str, listing: Listing) -> Non
 
 
 def _sort(group: Group, name: str, options: IndexOptions, listing: Listing) -> None:
-    images = _images(group, options)
+    what, offered = _offered(group, options)
     label = group.members.get(options.label_extension)
-    used = {*images, options.label_extension} if images else set()
+    used = {*offered, options.label_extension} if offered else set()
     listing.left_out.update(_last(extension) for extension in group.members if extension not in used)
-    if len(images) > 1:
-        message = f"sample {group.key!a} has the images {', '.join(images)}; choose one with --image EXT"
-        listing.faults.append(Fault("several images", name, message))
-    elif images and not group.members[images[0]].size:
-        listing.faults.append(Fault("empty image", name, f"the .{images[0]} of sample {group.key!a} has no content"))
-    elif images:
-        listing.samples.append(Found(group.key, group.members[images[0]], label))
-    elif any(_last(extension) in VIDEOS for extension in group.members):
-        listing.videos += 1
+    if len(offered) > 1:
+        message = f"sample {group.key!a} has the {what}s {', '.join(offered)}; choose one with --image EXT"
+        listing.faults.append(Fault(f"several {what}s", name, message))
+    elif offered and not group.members[offered[0]].size:
+        message = f"the .{offered[0]} of sample {group.key!a} has no content"
+        listing.faults.append(Fault(f"empty {what}", name, message))
+    elif offered:
+        listing.samples.append(Found(group.key, group.members[offered[0]], what == CLIP, label))
     else:
-        wanted = " ".join(f".{extension}" for extension in ([options.image] if options.image else IMAGES))
-        message = f"sample {group.key!a} has no image ({wanted}), only {_few(group.members)}"
-        listing.faults.append(Fault("no image", name, message))
+        wanted = " ".join(f".{extension}" for extension in ([options.image] if options.image else (*IMAGES, *CLIPS)))
+        message = f"sample {group.key!a} has no image or clip ({wanted}), only {_few(group.members)}"
+        listing.faults.append(Fault("no image or clip", name, message))
 
 
-def _images(group: Group, options: IndexOptions) -> list[str]:
+def _offered(group: Group, options: IndexOptions) -> tuple[str, list[str]]:
+    """Return "image" or "clip", and the members that a sample may be of that kind; a clip only where no image is."""
     if options.image is not None:
         chosen = options.image.lower().lstrip(".")
-        return [chosen] if chosen in group.members else []
-    return [extension for extension in group.members if _last(extension) in IMAGES]
+        return CLIP if _last(chosen) in CLIPS else IMAGE, [chosen] if chosen in group.members else []
+    images, clips = ([each for each in group.members if _last(each) in known] for known in (IMAGES, CLIPS))
+    return (CLIP, clips) if clips and not images else (IMAGE, images)
 
 
 def _last(extension: str) -> str:

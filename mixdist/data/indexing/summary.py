@@ -24,8 +24,6 @@ def print_summary(folder: Path, manifest: dict[str, Any], tally: Tally, console:
     if tally.unclosed:
         what = f"{len(tally.unclosed):,} tars lack their closing blocks, the first is {tally.unclosed[0]!a}"
         print_line(console, f"warning: {what}; compare their sizes with the source, they may be cut off")
-    if tally.videos:
-        print_line(console, f"video samples left out: {tally.videos:,}")
     if tally.left_out:
         counts = ", ".join(f"{count} {extension}" for extension, count in tally.left_out.most_common())
         print_line(console, f"members never opened, by extension: {counts}")

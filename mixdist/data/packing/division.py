@@ -55,7 +55,6 @@ class PackOptions:
                 f"is smaller"
             )
         self.encoding.check()
-        self.video.check()
 
 
 def share_for_test(source: Source, options: PackOptions) -> float | None:

@@ -49,6 +49,7 @@ def pack(source: str, out: Path, options: PackOptions) -> Packed:
         DataError: an image or a .json file cannot be read.
     """
     options.check()
+    options.video.check(source)
     check_target(out, options.overwrite)
     _refuse_overlap(source, options.reading.root, out)
     listed = read_source(source, options.reading)

@@ -1,4 +1,4 @@
-"""Read a table that lists images and their labels: a CSV, TSV or Parquet file."""
+"""Read a table that lists images or videos and their labels: a CSV, TSV or Parquet file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from mixdist.data.index import UNLABELLED
-from mixdist.data.packing.folders import Sample
+from mixdist.data.packing.folders import Sample, is_video
 from mixdist.data.packing.parquet import parquet_rows
 from mixdist.data.packing.reading import Reading
 from mixdist.errors import DataError, UserError, nearest
@@ -174,4 +174,5 @@ def _sample(row: _Row, root: Path, classes: dict[str, int]) -> Sample:
     if os.path.isabs(name):  # noqa: PTH117
         name = os.path.relpath(name, root)  # the set does not tell where it was packed
     label = classes[row.label] if row.label else UNLABELLED
-    return Sample(os.path.normpath(name), label, row.path, metadata, origin=row.place)
+    video = row.path if is_video(row.path) else None
+    return Sample(os.path.normpath(name), label, row.path, metadata, origin=row.place, video=video)

@@ -21,7 +21,7 @@ from mixdist.data.packing.encode import MAX_BYTES, MAX_SIDE, Encoded, channel_su
 from mixdist.data.packing.folders import Sample
 from mixdist.data.packing.keys import unique_keys
 from mixdist.data.packing.reencode import Encoding
-from mixdist.data.packing.sources import Source
+from mixdist.data.packing.sources import Source, is_place
 from mixdist.data.video.container import HEAD, container
 from mixdist.data.video.frames import sampled_frames
 from mixdist.data.video.probe import Clip, probe
@@ -41,14 +41,19 @@ class VideoOptions:
     kept: str | None = None  #: "frames", "clips" or None: left out
     fps: float | None = None  #: frames taken of each second; None: FPS
 
-    def check(self) -> None:
-        """Refuse contradictions and values out of range with a ``UserError``."""
+    def check(self, source: str) -> None:
+        """Refuse contradictions, values out of range and sources without videos with a ``UserError``."""
         if self.kept not in (None, FRAMES, CLIPS):
             raise UserError(f"--video {self.kept} is unknown; it should be {FRAMES} or {CLIPS}")
         if self.fps is not None and self.kept != FRAMES:
             raise UserError(f"--fps {self.fps:g} belongs to --video {FRAMES}; add that, or leave it out")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise UserError(f"--fps {self.fps:g} is out of range; it should be above 0, up to 1000")
+        if self.kept is not None and not is_place(source):
+            raise UserError(
+                f"--video {self.kept} makes no sense for SOURCE {source}, which has no videos; it belongs to folders "
+                f"and tables; leave it out"
+            )
 
     @property
     def rate(self) -> float | None:
@@ -161,21 +166,30 @@ def encode_clip(sample: Sample) -> Encoded:
         UserError: no ffmpeg.
     """
     try:
-        content = Path(sample.path).read_bytes()
-        clip = probe(content)
-        if max(clip.height, clip.width) > MAX_SIDE or len(content) > MAX_BYTES:
-            raise ValueError(f"{len(content)} bytes are more than the index can hold; cut it into shorter clips")
-        extension = container(content[:HEAD]).extension
-        numbers = sorted(set(np.linspace(0, clip.frames - 1, MEASURED).round().astype(int).tolist()))
-        sums = sum(channel_sums(frame) for frame in sampled_frames(content, clip, numbers))
+        encoded = examine_clip(Path(sample.path).read_bytes())
     except (OSError, ValueError) as error:
         raise _unreadable(sample, error) from error
-    metadata = read_metadata(sample.metadata)
+    return replace(encoded, metadata=read_metadata(sample.metadata))
+
+
+def examine_clip(content: bytes) -> Encoded:
+    """Decode the bytes of a video once, and say what index and manifest hold of it.
+
+    Raises:
+        ValueError: it is no video of a known container, damaged, or larger than the index can hold.
+        UserError: no ffmpeg.
+    """
+    clip = probe(content)
+    if max(clip.height, clip.width) > MAX_SIDE or len(content) > MAX_BYTES:
+        raise ValueError(f"{len(content)} bytes are more than the index can hold; cut it into shorter clips")
+    extension = container(content[:HEAD]).extension
+    numbers = sorted(set(np.linspace(0, clip.frames - 1, MEASURED).round().astype(int).tolist()))
+    sums = sum(channel_sums(frame) for frame in sampled_frames(content, clip, numbers))
     assert not isinstance(sums, int)
     return Encoded(
-        content, extension, clip.height, clip.width, sums, metadata, clip.frames, clip.milliseconds, len(numbers)
+        content, extension, clip.height, clip.width, sums, None, clip.frames, clip.milliseconds, len(numbers)
     )
 
 
 def _unreadable(sample: Sample, error: Exception) -> DataError:
-    return DataError(f"video {sample.path} cannot be read: {error}; repair or remove it")
+    return DataError(f"{sample.origin}video {sample.path} cannot be read: {error}; repair or remove it")

@@ -83,7 +83,7 @@ def _images(url: str, cache: NodeCache) -> Iterator[tuple[str, bytes] | DataErro
     """Yield the images of one shard, and an error for each that is not one."""
     name, found = redact(url), False
     try:
-        with cache.open(url, None, None) if is_remote(url) else Path(url).open("rb") as file:
+        with cache.open(url, None, None) if is_remote(url) else _open(Path(url)) as file:
             bounded: Any = _Bounded(file)
             with tarfile.open(fileobj=bounded, mode="r:") as tar:  # ":" is no compression: gz would unpack unbounded
                 for key, member in _members(tar, bounded, name):
@@ -102,6 +102,13 @@ def _images(url: str, cache: NodeCache) -> Iterator[tuple[str, bytes] | DataErro
     else:
         if not found:
             yield DataError(f"shard {name} has no image ({' '.join(SUFFIXES)})")
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a local shard; a pipe would be waited for, a device may have no end."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"shard {path} is not a file; give a tar")
+    return path.open("rb")
 
 
 def _members(tar: Any, file: BinaryIO, name: str) -> Iterator[tuple[str, tarfile.TarInfo]]:
