@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore, PrefixStore, Store
+from torch._C._distributed_c10d import HashStore, Store
 from torch.distributed import DistNetworkError
-from torch.distributed.rendezvous import rendezvous
 
 from mixdist.errors import MixdistError, PeerError, UserError
 from mixdist.launchers import torchrun_names
+from mixdist.rendezvous import shared_store
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ def process_group(world: World) -> Iterator[Store | None]:
     After an error the group is left as it is: its destruction would wait for ranks that wait for this one.
 
     Raises:
+        MixdistError: see `shared_store`.
         PeerError: a collective broke off because another rank had failed, which has said why, or is gone.
     """
     if world.device.type == "cuda":
@@ -151,8 +152,8 @@ def process_group(world: World) -> Iterator[Store | None]:
     if world.size == 1:
         yield None
         return
-    store, _, _ = next(rendezvous("env://", world.rank, world.size))
-    store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    store = shared_store(world.rank, world.size)
+    store.set_timeout(COLLECTIVE_TIMEOUT)  # for groups that are made later
     dist.init_process_group(
         _backend(world),
         store=store,
