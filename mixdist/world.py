@@ -6,6 +6,8 @@ import atexit
 import json
 import os
 import socket
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -20,9 +22,9 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, Store
 from torch.distributed import DistNetworkError
 
-from mixdist.errors import MixdistError, PeerError, UserError
+from mixdist.errors import HangError, MixdistError, PeerError, UserError
 from mixdist.launchers import torchrun_names
-from mixdist.rendezvous import shared_store
+from mixdist.rendezvous import JOIN_S, shared_store
 
 
 @dataclass(frozen=True)
@@ -154,14 +156,15 @@ def process_group(world: World) -> Iterator[Store | None]:
         return
     store = shared_store(world.rank, world.size)
     store.set_timeout(COLLECTIVE_TIMEOUT)  # for groups that are made later
-    dist.init_process_group(
-        _backend(world),
-        store=store,
-        rank=world.rank,
-        world_size=world.size,
-        timeout=COLLECTIVE_TIMEOUT,
-        device_id=world.device if world.device.type == "cuda" else None,
-    )
+    with _ended_after(JOIN_S):
+        dist.init_process_group(
+            _backend(world),
+            store=store,
+            rank=world.rank,
+            world_size=world.size,
+            timeout=COLLECTIVE_TIMEOUT,
+            device_id=world.device if world.device.type == "cuda" else None,
+        )
     try:
         with failures_told(world, store):
             yield store
@@ -171,6 +174,29 @@ def process_group(world: World) -> Iterator[Store | None]:
         dist.destroy_process_group()
         raise PeerError(f"stopped, because {_why(store)}").everywhere() from error
     dist.destroy_process_group()
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """End the process where the block takes longer: NCCL waits for a rank that has stopped, or is cut off, for ever."""
+    timer = threading.Timer(seconds, _end_in_vain, [seconds])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _end_in_vain(seconds: float) -> None:
+    text = (
+        f"the ranks have found the store, but not each other within {seconds:.0f} s: one has stopped, or their network "
+        f"is another one (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME)"
+    )
+    tell_launcher(text)
+    sys.stderr.write(f"mixdist: error: {text}\n")
+    sys.stderr.flush()
+    os._exit(HangError.exit_code)
 
 
 @contextmanager

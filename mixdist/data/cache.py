@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from mixdist.data.reading.reader import Unread
 from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.keyed import Ids
-from mixdist.locks import locked
+from mixdist.locks import locked, touch
 from mixdist.world import World
 
 CacheMode = Literal["auto", "device", "ram", "disk", "none"]
@@ -41,6 +42,7 @@ class Access:
     asks: int  #: how often a step asks
     ahead: int  #: steps that are decoded in advance
     world: World
+    alive: Callable[[], None]  #: called all along while a set is decoded, which may take hours
 
     def setup(self, packed: PackedSet, split: Split, rows: int) -> Setup:
         """Return what a worker needs to know."""
@@ -82,7 +84,7 @@ def make_images(packed: PackedSet, name: str, ids: Ids, access: Access) -> tuple
         images, unread = _on_disk(packed, split, ids, shape, access)
     else:
         images = torch.empty(shape, dtype=torch.uint8)
-        unread = _decode(images, packed, split, ids, access)
+        unread = _decode(images, packed, split, ids, access, access.alive)
     device = access.world.device if place == "device" else torch.device("cpu")
     return ResidentImages(ids, len(split.index), images.to(device), unread), place
 
@@ -103,13 +105,15 @@ def _choose(samples: int, access: Access) -> Literal["device", "ram", "none"]:
     return "ram" if needed * world.local_size <= SHARE * free else "none"
 
 
-def _decode(out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access: Access) -> list[Unread]:
+def _decode(
+    out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access: Access, alive: Callable[[], None]
+) -> list[Unread]:
     if access.workers == 0 or len(ids) < WORTH_A_POOL:
-        return fill(out, DirectImages(split, access.size), ids)
+        return fill(out, DirectImages(split, access.size), ids, alive)
     slots = FILL_AHEAD + 1
     pooled = PooledImages(access.setup(packed, split, slots * CHUNK), access.workers, FILL_AHEAD, slots)
     try:
-        return fill(out, pooled, ids)
+        return fill(out, pooled, ids, alive)
     finally:
         pooled.close()
 
@@ -124,7 +128,12 @@ def _on_disk(
     numbers = len(ids) * access.size**2 * 3
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock")):
+        with locked(path.with_suffix(".lock"), touched=access.alive) as lock:
+
+            def alive() -> None:
+                access.alive()
+                touch(lock)
+
             if not listed.is_file():
                 partial = path.with_suffix(".partial")
                 try:
@@ -132,7 +141,7 @@ def _on_disk(
                         if hasattr(os, "posix_fallocate"):  # a disk that is full only later would kill the process
                             os.posix_fallocate(file.fileno(), 0, numbers)
                     images = torch.from_file(str(partial), shared=True, size=numbers, dtype=torch.uint8)
-                    unread = _decode(images.view(shape), packed, split, ids, access)
+                    unread = _decode(images.view(shape), packed, split, ids, access, alive)
                     partial.replace(path)
                 finally:
                     partial.unlink(missing_ok=True)  # gone where it was renamed
