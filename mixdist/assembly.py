@@ -11,6 +11,7 @@ from mixdist.config.schema import Config
 from mixdist.config.train_section import ParallelConfig
 from mixdist.data.open import open_feed, resident_bytes
 from mixdist.data.samples import Samples
+from mixdist.engine import heartbeat
 from mixdist.engine.checkpoint import Checkpoints, identity, shared
 from mixdist.engine.compiling import check_compiler
 from mixdist.engine.fit import fit_micro_batch
@@ -68,7 +69,8 @@ def build_trainer(
         notes.append(note)
     if config.train.compile:
         check_compiler(world.device)
-    feed = open_feed(config, samples, world, folder.quarantine if world.is_main else None, fitted)
+    quarantine = folder.quarantine if world.is_main else None
+    feed = open_feed(config, samples, world, quarantine, fitted, heartbeat.alive)
     feed = replace(feed, notes=(*notes, *feed.notes))
 
     def masks_input(epoch: int | None) -> bool:

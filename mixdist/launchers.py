@@ -6,32 +6,40 @@ Every other place reads torchrun's names only: RANK, WORLD_SIZE, LOCAL_RANK, LOC
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping
 
 from mixdist.errors import UserError
 
 Environment = Mapping[str, str]
 
-# Under Open MPI and under the Hydra of MPICH and Intel MPI: rank, size, local rank, local size.
-MPI = (
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+# Rank, size, local rank, local size.
+OPEN_MPI = (
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
 )
+HYDRA = ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")  # of MPICH and Intel MPI
 PORT = 29500  # torch's own
+JOBS = ("PMIX_NAMESPACE", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")  # each the same on all ranks; the first is mpirun's
 
 
 def torchrun_names(environ: Environment) -> dict[str, str]:
     """Return what torchrun would have set, by its names; empty where no launcher started this process.
 
-    torchrun's own values win: under Slurm it is itself started by srun. A Slurm batch script and an interactive shell
-    have no step of several tasks, so what is started in them without srun is alone.
+    torchrun's own values win: under Slurm it is itself started by srun. So do Open MPI's: in a Slurm job its mpirun
+    starts its daemons by srun, whose variables the ranks inherit. Hydra's come after Slurm's, whose srun may set them
+    as well. A Slurm batch script and an interactive shell have no step of several tasks, so what is started in them
+    without srun is alone.
 
     Raises:
         UserError: ranks on several nodes and no word of where rank 0 is, or a value that is no number.
     """
     if "RANK" in environ:
         return _of_torchrun(environ)
-    found = _of_slurm(environ) or _of_mpi(environ)
+    by_open_mpi = OPEN_MPI[0] in environ
+    found = _of_mpi(environ, OPEN_MPI) if by_open_mpi else _of_slurm(environ) or _of_mpi(environ, HYDRA)
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if found and name in environ:
             found[name] = environ[name]
@@ -88,25 +96,25 @@ def _first_host(environ: Environment) -> str:
     raise UserError("environment: Slurm names no node (SLURM_STEP_NODELIST); set MASTER_ADDR to the host of rank 0")
 
 
-def _of_mpi(environ: Environment) -> dict[str, str]:
-    for rank, size, local, local_size in MPI:
-        if environ.get(size, "1") == "1" or rank not in environ:
-            continue
-        alone = environ.get(local_size) == environ[size]  # all ranks on this node
-        if not alone and "MASTER_ADDR" not in environ:
-            raise UserError(
-                f"environment: {rank} says that MPI started this rank, but not where rank 0 is; start with MASTER_ADDR "
-                f"set to its host, as mpirun -x MASTER_ADDR=HOST does"
-            )
-        return {
-            "RANK": environ[rank],
-            "WORLD_SIZE": environ[size],
-            "LOCAL_RANK": environ.get(local, "0"),
-            "LOCAL_WORLD_SIZE": environ.get(local_size, "1"),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(PORT),
-        }
-    return {}
+def _of_mpi(environ: Environment, names: tuple[str, str, str, str]) -> dict[str, str]:
+    rank, size, local, local_size = names
+    if environ.get(size, "1") == "1" or rank not in environ:
+        return {}
+    alone = environ.get(local_size) == environ[size]  # all ranks on this node
+    if not alone and "MASTER_ADDR" not in environ:
+        raise UserError(
+            f"environment: {rank} says that MPI started this rank, but not where rank 0 is; start with MASTER_ADDR "
+            f"set to its host, as mpirun -x MASTER_ADDR=HOST does"
+        )
+    job = next((environ[name] for name in JOBS if environ.get(name)), None)
+    return {
+        "RANK": environ[rank],
+        "WORLD_SIZE": environ[size],
+        "LOCAL_RANK": environ.get(local, "0"),
+        "LOCAL_WORLD_SIZE": environ.get(local_size, "1"),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(PORT if job is None else 20000 + zlib.crc32(job.encode()) % 20000),
+    }
 
 
 def _number(environ: Environment, name: str, default: str) -> int:

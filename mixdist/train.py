@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from torch._C._distributed_c10d import Store
 from torch.distributed.elastic.multiprocessing import errors
@@ -18,6 +18,7 @@ from mixdist.config.read import read_config
 from mixdist.config.schema import Config
 from mixdist.data.samples import find_samples
 from mixdist.data.task import Task
+from mixdist.engine import heartbeat
 from mixdist.engine.error_report import error_kept
 from mixdist.engine.loop import Trainer
 from mixdist.engine.result import make_result
@@ -46,15 +47,28 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with Signals() as signals:
             world = read_world()
+            config = _read(list(sys.argv[1:] if argv is None else argv))
             with process_group(world) as store:
                 with world.together():
-                    config = read_config(without_local_rank(list(sys.argv[1:] if argv is None else argv), os.environ))
+                    if isinstance(config, MixdistError):
+                        raise config
                 return run(config, world, store, signals)
     except MixdistError as error:
         return leave(error)
     except KeyboardInterrupt:
         sys.stderr.write("mixdist: interrupted\n" if _is_main() else "")
         return 130
+
+
+def _read(argv: list[str]) -> Config | MixdistError:
+    """Return what is asked, or why it cannot be read: for all ranks to say together.
+
+    Before the ranks join, as that has a time limit: the watchdog cannot watch a file of its own settings being read.
+    """
+    try:
+        return read_config(without_local_rank(argv, os.environ))
+    except MixdistError as error:
+        return error
 
 
 def _is_main() -> bool:
@@ -85,7 +99,8 @@ def run(config: Config, world: World, store: Store | None, signals: Signals) -> 
 def _run(config: Config, world: World, store: Store | None, signals: Signals, held: ExitStack) -> int:
     began = time.perf_counter()
     folder = RunFolder(config.run.dir)
-    with world.together():
+    watchdog = held.enter_context(Watchdog(world, store, folder.hang, config.run.hang_timeout_s))
+    with set_up(world):
         samples = find_samples(config)
         plan = make_plan(config, samples.counts, world.size)
         check_strategy(config, world)
@@ -93,11 +108,11 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
         if world.is_main:
             held.enter_context(folder.held())
             folder.open(config.run.resume)
-    with world.together():
+    with set_up(world):
         check_same_run(config, samples, world)
-    with world.together():
+    with set_up(world):
         trainer = build_trainer(config, samples, plan, model, folder, world)
-    with world.together():
+    with set_up(world):
         resumed = trainer.resume()
     if world.from_main(folder.result.is_file()) and trainer.progress.step == plan.steps:
         if world.is_main:
@@ -106,7 +121,7 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
     trackers = main_trackers(config.tracking) if world.is_main else Trackers()
     result, stopped = None, False
     try:
-        with world.together():
+        with set_up(world):
             if world.is_main:
                 task = Task.of(samples.sl, samples.image_size)
                 folder.write_start(config, plan.as_dict(), task.model_dump(mode="json"))
@@ -114,7 +129,7 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
         for note in (*trainer.checkpoints.warnings, *(() if resumed else plan.notes)):
             trackers.message(note)
         setup_s = time.perf_counter() - began
-        with watched(config, world, store, signals), error_kept(trainer, folder.error):
+        with guarded(config, world, store, signals, watchdog), error_kept(trainer, folder.error):
             trainer.asked_to_stop = lambda: signals.asked
             train(trainer, trackers)
         if world.is_main:
@@ -145,15 +160,17 @@ def train(trainer: Trainer, trackers: Trackers) -> None:
 
 
 @contextmanager
-def watched(config: Config, world: World, store: Store | None, signals: Signals) -> Iterator[None]:
-    """Guard the training loop: signals wait for a step border, a hang is noticed, and a failure told at once."""
-    hang = RunFolder(config.run.dir).hang
-    with (
-        failures_told(world, store),
-        full_disk_said(config),
-        signals.deferred(),
-        Watchdog(world, store, hang, config.run.hang_timeout_s),
-    ):
+def set_up(world: World) -> Iterator[None]:
+    """Do a part of the set-up on all ranks; one that has done it is ahead of those that have not."""
+    with world.together():
+        yield
+        heartbeat.beat("start")
+
+
+@contextmanager
+def guarded(config: Config, world: World, store: Store | None, signals: Signals, watchdog: Watchdog) -> Iterator[None]:
+    """Guard the training loop: signals wait for a step border, a failure is told at once; the watch ends with it."""
+    with failures_told(world, store), full_disk_said(config), signals.deferred(), closing(watchdog):
         yield
 
 

@@ -6,6 +6,8 @@ import atexit
 import json
 import os
 import socket
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -17,12 +19,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore, PrefixStore, Store
+from torch._C._distributed_c10d import HashStore, Store
 from torch.distributed import DistNetworkError
-from torch.distributed.rendezvous import rendezvous
 
-from mixdist.errors import MixdistError, PeerError, UserError
+from mixdist.errors import HangError, MixdistError, PeerError, UserError
 from mixdist.launchers import torchrun_names
+from mixdist.rendezvous import JOIN_S, shared_store
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def process_group(world: World) -> Iterator[Store | None]:
     After an error the group is left as it is: its destruction would wait for ranks that wait for this one.
 
     Raises:
+        MixdistError: see `shared_store`.
         PeerError: a collective broke off because another rank had failed, which has said why, or is gone.
     """
     if world.device.type == "cuda":
@@ -151,16 +154,17 @@ def process_group(world: World) -> Iterator[Store | None]:
     if world.size == 1:
         yield None
         return
-    store, _, _ = next(rendezvous("env://", world.rank, world.size))
-    store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-    dist.init_process_group(
-        _backend(world),
-        store=store,
-        rank=world.rank,
-        world_size=world.size,
-        timeout=COLLECTIVE_TIMEOUT,
-        device_id=world.device if world.device.type == "cuda" else None,
-    )
+    store = shared_store(world.rank, world.size)
+    store.set_timeout(COLLECTIVE_TIMEOUT)  # for groups that are made later
+    with _ended_after(JOIN_S):
+        dist.init_process_group(
+            _backend(world),
+            store=store,
+            rank=world.rank,
+            world_size=world.size,
+            timeout=COLLECTIVE_TIMEOUT,
+            device_id=world.device if world.device.type == "cuda" else None,
+        )
     try:
         with failures_told(world, store):
             yield store
@@ -170,6 +174,29 @@ def process_group(world: World) -> Iterator[Store | None]:
         dist.destroy_process_group()
         raise PeerError(f"stopped, because {_why(store)}").everywhere() from error
     dist.destroy_process_group()
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """End the process where the block takes longer: NCCL waits for a rank that has stopped, or is cut off, for ever."""
+    timer = threading.Timer(seconds, _end_in_vain, [seconds])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _end_in_vain(seconds: float) -> None:
+    text = (
+        f"the ranks have found the store, but not each other within {seconds:.0f} s: one has stopped, or their network "
+        f"is another one (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME)"
+    )
+    tell_launcher(text)
+    sys.stderr.write(f"mixdist: error: {text}\n")
+    sys.stderr.flush()
+    os._exit(HangError.exit_code)
 
 
 @contextmanager

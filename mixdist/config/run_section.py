@@ -24,7 +24,7 @@ class RunConfig(Section):
         ge=0,
         le=3000,
         description="seconds in which a rank may get no further before the run ends with a report of who waits for "
-        "whom; four times that in the first step of a phase, evaluations and checkpoints; 0: never",
+        "whom; four times that in its set-up, the first step of a phase, evaluations and checkpoints; 0: never",
     )
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that stay")
     keep_best: bool = Field(False, description="the checkpoint with the best top-1 stays too")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -41,6 +42,7 @@ class Access:
     asks: int  #: how often a step asks
     ahead: int  #: steps that are decoded in advance
     world: World
+    alive: Callable[[], None]  #: called all along while a set is decoded, which may take hours
 
     def setup(self, packed: PackedSet, split: Split, rows: int) -> Setup:
         """Return what a worker needs to know."""
@@ -83,7 +85,7 @@ def make_images(packed: PackedSet, name: str, ids: Ids, access: Access) -> tuple
         found = _on_disk(packed, split, ids, shape, access)
         return ResidentImages(ids, len(split.index), found.images.view(shape), found.unread, found.held), place
     images = torch.empty(shape, dtype=torch.uint8)
-    unread = _decode(images, packed, split, ids, access)
+    unread = _decode(images, packed, split, ids, access, access.alive)
     device = access.world.device if place == "device" else torch.device("cpu")
     return ResidentImages(ids, len(split.index), images.to(device), unread), place
 
@@ -103,13 +105,15 @@ def _choose(samples: int, access: Access) -> Literal["device", "ram", "none"]:
     return "ram" if needed * world.local_size <= SHARE * free_memory() else "none"
 
 
-def _decode(out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access: Access) -> list[Unread]:
+def _decode(
+    out: torch.Tensor, packed: PackedSet, split: Split, ids: Ids, access: Access, alive: Callable[[], None]
+) -> list[Unread]:
     if access.workers == 0 or len(ids) < WORTH_A_POOL:
-        return fill(out, DirectImages(split, access.size), ids)
+        return fill(out, DirectImages(split, access.size), ids, alive)
     slots = FILL_AHEAD + 1
     pooled = PooledImages(access.setup(packed, split, slots * CHUNK), access.workers, FILL_AHEAD, slots)
     try:
-        return fill(out, pooled, ids)
+        return fill(out, pooled, ids, alive)
     finally:
         pooled.close()
 
@@ -125,7 +129,8 @@ def _on_disk(packed: PackedSet, split: Split, ids: Ids, shape: tuple[int, ...], 
             name,
             numbers,
             access.limit_bytes,
-            lambda images: _decode(images.view(shape), packed, split, ids, access),
+            lambda images, alive: _decode(images.view(shape), packed, split, ids, access, alive),
+            access.alive,
         )
     except OSError as error:
         raise UserError(

@@ -11,18 +11,27 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import torch
 
 from mixdist.data.reading.reader import Unread
 from mixdist.errors import UserError
 from mixdist.files import write_json
-from mixdist.locks import in_use, locked, share
+from mixdist.locks import in_use, locked, share, touch
 
 PIXELS, LISTED, PARTIAL, LOCK = ".u8", ".json", ".partial", ".lock"
 COUNTING = "counting.lock"
+
+
+class Decode(Protocol):
+    """Fills flat pixels."""
+
+    def __call__(self, images: torch.Tensor, alive: Callable[[], None]) -> list[Unread]:
+        """Return what could not be read; calls ``alive`` all along."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Decoded:
 
 
 def open_decoded(
-    folder: Path, name: str, size: int, limit_bytes: int | None, decode: Callable[[torch.Tensor], list[Unread]]
+    folder: Path, name: str, size: int, limit_bytes: int | None, decode: Decode, alive: Callable[[], None]
 ) -> Decoded:
     """Map a file of decoded samples, after making it where it is missing; waits while another process makes it.
 
@@ -44,7 +53,8 @@ def open_decoded(
         name: of this one, without a suffix.
         size: bytes of the pixels.
         limit_bytes: what the folder may hold, files that are being made included; None for no limit.
-        decode: fills the flat pixels and returns what could not be read.
+        decode: fills the flat pixels and returns what could not be read; calls what it is given all along.
+        alive: called all along, here while the file is made, and where another process makes it as that one gets on.
 
     Raises:
         UserError: the limit is too small, or what is in use leaves too little of it.
@@ -52,9 +62,14 @@ def open_decoded(
     """
     path, listed = folder / f"{name}{PIXELS}", folder / f"{name}{LISTED}"
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_suffix(LOCK)):
+    with locked(path.with_suffix(LOCK), touched=alive) as lock:
+
+        def gets_on() -> None:
+            alive()
+            touch(lock)
+
         if not (path.is_file() and listed.is_file()):
-            write_json(listed, [asdict(one) for one in _make(path, size, limit_bytes, decode)])
+            write_json(listed, [asdict(one) for one in _make(path, size, limit_bytes, partial(decode, alive=gets_on))])
         held = share(path)
         os.utime(path)  # its last use
         unread = [Unread(**one) for one in json.loads(listed.read_text())]
@@ -64,22 +79,22 @@ def open_decoded(
 def _make(
     path: Path, size: int, limit_bytes: int | None, decode: Callable[[torch.Tensor], list[Unread]]
 ) -> list[Unread]:
-    partial = path.with_suffix(PARTIAL)
-    for left in (path, partial, path.with_suffix(LISTED)):
+    made = path.with_suffix(PARTIAL)
+    for left in (path, made, path.with_suffix(LISTED)):
         left.unlink(missing_ok=True)  # by a killed process
     try:
         with locked(path.parent / COUNTING):
             if limit_bytes is not None:
                 _make_room(path.parent, size, limit_bytes)
-            with partial.open("wb") as file:
+            with made.open("wb") as file:
                 if hasattr(os, "posix_fallocate"):  # a disk that is full only later would kill the process
                     os.posix_fallocate(file.fileno(), 0, size)
                 else:
                     os.truncate(file.fileno(), size)
-        unread = decode(torch.from_file(str(partial), shared=True, size=size, dtype=torch.uint8))
-        partial.replace(path)
+        unread = decode(torch.from_file(str(made), shared=True, size=size, dtype=torch.uint8))
+        made.replace(path)
     finally:
-        partial.unlink(missing_ok=True)  # gone where it was renamed
+        made.unlink(missing_ok=True)  # gone where it was renamed
     return unread
 
 

@@ -144,8 +144,11 @@ class ResidentImages:
         return [replace(self._unread_by_id[int(ids[row])], row=int(row)) for row in rows]
 
 
-def fill(out: torch.Tensor, images: DirectImages | PooledImages, ids: Ids) -> list[Unread]:
-    """Decode the samples ``ids`` into ``out`` uint8 [len(ids), S, S, 3]; return those that cannot be read."""
+def fill(out: torch.Tensor, images: DirectImages | PooledImages, ids: Ids, alive: Callable[[], None]) -> list[Unread]:
+    """Decode the samples ``ids`` into ``out`` uint8 [len(ids), S, S, 3]; return those that cannot be read.
+
+    ``alive`` is called after every `CHUNK` of them.
+    """
     unread: list[Unread] = []
     chunks = (slice(start, start + CHUNK) for start in range(0, len(ids), CHUNK))
     asked = ((chunk, images.ask(ids[chunk], CENTRE)) for chunk in chunks)
@@ -154,6 +157,7 @@ def fill(out: torch.Tensor, images: DirectImages | PooledImages, ids: Ids) -> li
         out[chunk] = loaded.images
         unread += loaded.unread
         pending.hand_back()
+        alive()
     return unread
 
 

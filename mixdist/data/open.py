@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +32,12 @@ class Feed:
 
 
 def open_feed(
-    config: Config, samples: Samples, world: World, quarantine: Path | None = None, fitted: int | None = None
+    config: Config,
+    samples: Samples,
+    world: World,
+    quarantine: Path | None = None,
+    fitted: int | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Feed:
     """Open the streams that the arm needs; decodes the sets that are kept resident.
 
@@ -41,6 +47,7 @@ def open_feed(
         world: this rank's place.
         quarantine: see `BadSamples`.
         fitted: the micro-batch that "auto" came to; without it, "auto" is a rank's whole share.
+        alive: called all along while a set is decoded, for a watchdog.
 
     Raises:
         DataError: a shard that cannot be read, or no test split for a supervised arm.
@@ -48,7 +55,7 @@ def open_feed(
     epochs, needs = epochs_of(config.method), _Needs.of(config, samples)
     micro_batch = fitted if config.train.micro_batch == "auto" else config.train.micro_batch
     bad = BadSamples(config.data.bad_samples, config.data.bad_limit, sum(needs.training(samples)), quarantine)
-    opener = Opener(config, samples, world, micro_batch, needs.mixes, bad, [])
+    opener = Opener(config, samples, world, micro_batch, needs.mixes, bad, [], alive)
     train: dict[PhaseName, Stream] = {}
     ssl_images = opener.images(samples.ssl, "train", samples.ssl_ids) if needs.ssl else None
     if epochs["ssl"] and ssl_images:

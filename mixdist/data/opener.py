@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,6 +43,7 @@ class Opener:
     mixes: bool
     bad: BadSamples
     notes: list[str]
+    alive: Callable[[], None]  #: see `Access`
 
     def images(self, packed: PackedSet | Tars, split: str, ids: Ids, training: bool = True) -> Images:
         """Return the images of a split, kept where the config says; notes where that is."""
@@ -80,6 +82,7 @@ class Opener:
             asks=-(-share // micro) * (2 if self.mixes or train.mixup else 1) if training else 1,
             ahead=AHEAD,
             world=self.world,
+            alive=self.alive,
         )
 
     def preparation(

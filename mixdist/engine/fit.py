@@ -15,6 +15,7 @@ import torch
 from mixdist.config.schema import Config
 from mixdist.data.batch import Inputs
 from mixdist.data.order import MIN_ROWS
+from mixdist.engine import heartbeat
 from mixdist.engine.precision import Precision
 from mixdist.engine.untouched import untouched
 from mixdist.engine.update import loss_terms
@@ -34,6 +35,7 @@ def largest_that_fits(fits: Callable[[int], bool], most: int, world: World) -> i
     """
 
     def everywhere(rows: int) -> bool:
+        heartbeat.beat("start")
         return bool(world.sum(torch.tensor(int(not fits(rows)), device=world.device)) == 0)
 
     low, high = 0, min(MIN_ROWS, most)

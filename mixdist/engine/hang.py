@@ -17,7 +17,7 @@ class Standing:
     host: str
     pid: int
     step: int  #: updates done
-    phase: str
+    phase: str  #: "" while the run is set up
     stage: Stage
     beats: int  #: since its step began
     still_s: float  #: how long it had stood there
@@ -74,7 +74,7 @@ def hang_report(
 def _verdict(known: dict[int, Standing], silent: list[int], cause: list[int]) -> str:
     if not cause:
         one = next(iter(known.values()))
-        who = f"all ranks stand in {one.stage} of step {one.step + 1} ({one.phase})" if len(known) > 1 else _where(one)
+        who = f"all ranks stand in {_place(one)}" if len(known) > 1 else _where(one)
         return f"the run stands still: {who}"
     who = "; ".join(_where(known[rank]) if rank in known else f"rank {rank}, which never spoke" for rank in cause[:4])
     more = f"; and {len(cause) - 4} more" if len(cause) > 4 else ""
@@ -83,7 +83,11 @@ def _verdict(known: dict[int, Standing], silent: list[int], cause: list[int]) ->
 
 
 def _where(one: Standing) -> str:
-    return f"rank {one.rank} ({one.host}, pid {one.pid}) in {one.stage} of step {one.step + 1} ({one.phase})"
+    return f"rank {one.rank} ({one.host}, pid {one.pid}) in {_place(one)}"
+
+
+def _place(one: Standing) -> str:
+    return f"{one.stage} of step {one.step + 1} ({one.phase})" if one.phase else f"{one.stage}, before its first step"
 
 
 def _row(rank: int, one: Standing | None, silent: list[int], cause: list[int], now: float) -> tuple[str, ...]:
@@ -96,4 +100,5 @@ def _row(rank: int, one: Standing | None, silent: list[int], cause: list[int], n
         note = "behind"
     else:
         note = f"waits for {', '.join(map(str, cause))}" if cause else ""
-    return (str(rank), one.host, str(one.pid), str(one.step + 1), one.phase, one.stage, f"{since:.0f} s", note)
+    step, phase = (str(one.step + 1), one.phase) if one.phase else ("-", "-")
+    return (str(rank), one.host, str(one.pid), step, phase, one.stage, f"{since:.0f} s", note)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Literal, NamedTuple
 
+# "start": while the run is set up, before its first step.
 # "agree": the counts and votes that ranks exchange before the forward, where each first waits for the slowest loader.
 Stage = Literal["start", "data", "agree", "forward", "backward", "optim", "eval", "ckpt"]
 SLOW: tuple[Stage, ...] = ("start", "eval", "ckpt")
@@ -32,6 +33,18 @@ class Beat(NamedTuple):
 
 
 _last = Beat(0, "", "start", time.monotonic())
+
+
+def start() -> None:
+    """A run begins to be set up."""
+    global _last  # noqa: PLW0603
+    _last = Beat(0, "", "start", time.monotonic())
+
+
+def alive() -> None:
+    """What goes on is long work, of which other ranks may have more or less: a sign of life, and no new place."""
+    global _last  # noqa: PLW0603
+    _last = _last._replace(at=time.monotonic())
 
 
 def begin(step: int, phase: str, first: bool) -> None:

@@ -3,6 +3,9 @@
 One thread looks at this rank's heartbeat, another talks to the store, over a connection of its own: whatever the
 store does, and wherever the thread that trains is stuck, the first one still gets to its end. All of it is off the
 path of a step.
+
+While the run is set up, ranks have work of different length (one reads the checkpoint, one of a node decodes a set that
+all of it share), and the others wait: the run stands still where no rank gives a sign of life.
 """
 
 from __future__ import annotations
@@ -30,13 +33,15 @@ from mixdist.world import FALLEN, World, tell_launcher
 
 HANG = "mixdist/hang"  # key of the store: the rank that was first to notice, which reports
 REPORT = "mixdist/hang-report"  # its report, when it has been written
+READ = "mixdist/hang-report-read"  # how many ranks have it
 STANDING = "mixdist/standing/"  # + rank
+ALIVE = "mixdist/alive"  # signs of life of all ranks while the run is set up
 STORE_S = 10.0  # for an answer of the store, before the report is made without it
 FALLEN_S = 5.0  # for the thread that trains to see by itself that another rank is gone
 
 
 class Watchdog:
-    """Watches for the length of a block.
+    """Watches for the length of a block, or until it is closed.
 
     Args:
         world: this rank's place.
@@ -52,7 +57,8 @@ class Watchdog:
         self._folder = folder
         self._timeout_s = timeout_s
         self._tick_s = min(max(timeout_s / 20, 0.25), 5.0) if timeout_s else 1.0
-        self._awake_since = time.monotonic()
+        self._awake_since = self._heard_at = time.monotonic()  # when it went on; when any rank gave a sign of life
+        self._heard, self._told = 0, 0.0  # the count of them; this rank's newest among them
         self._closed = threading.Event()
         self._wanted = threading.Event()  # this rank stands still: find out who else does
         self._answered = threading.Event()
@@ -60,7 +66,7 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         """Begin."""
-        heartbeat.beat("start")
+        heartbeat.start()
         self._threads = [threading.Thread(target=self._watch, name="watchdog", daemon=True)]
         if self._store is not None:
             self._store.set_timeout(timedelta(seconds=STORE_S))
@@ -71,6 +77,10 @@ class Watchdog:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """See `close`."""
+        self.close()
+
+    def close(self) -> None:
         """End; what another rank does from now on is no concern any more."""
         self._closed.set()
         for thread in self._threads:
@@ -86,7 +96,7 @@ class Watchdog:
                 self._awake_since = now
             looked = now
             beat = heartbeat.last()
-            if self._timeout_s and self._still_s(beat) > self._timeout_s * beat.patience:
+            if self._timeout_s and self._stood_s(beat) > self._timeout_s * beat.patience:
                 self._wanted.set()
             if self._wanted.is_set():
                 self._give_up()
@@ -94,11 +104,16 @@ class Watchdog:
     def _still_s(self, beat: heartbeat.Beat) -> float:
         return time.monotonic() - max(beat.at, self._awake_since)
 
+    def _stood_s(self, beat: heartbeat.Beat) -> float:
+        """How long nothing has gone on that this rank knows of."""
+        others = self._heard_at if beat.stage == "start" and self._store is not None else beat.at
+        return min(self._still_s(beat), time.monotonic() - others)
+
     def _give_up(self) -> None:
         """Write every thread's stack, have the report made, and end the process."""
         self._write_stacks()
         if self._store is not None:
-            self._answered.wait(2 * STORE_S)
+            self._answered.wait(3 * STORE_S)
         if self._report is None:
             alone = self._world.size == 1
             report = self._make_report([self._own()], [], [self._world.rank])
@@ -152,6 +167,7 @@ class Watchdog:
         with suppress(RuntimeError):  # the store is gone: the watching thread goes on without it
             while not self._closed.wait(self._tick_s):
                 self._tell()
+                self._hear()
                 if self._store.check([FALLEN]):
                     self._leave_after_another()
                 if self._wanted.is_set() or self._store.check([HANG]):
@@ -163,6 +179,17 @@ class Watchdog:
     def _tell(self) -> None:
         assert self._store is not None
         self._store.set(STANDING + str(self._world.rank), self._own().to_json())
+
+    def _hear(self) -> None:
+        """Count this rank's signs of life among those of all, and note when there were new ones."""
+        assert self._store is not None
+        beat = heartbeat.last()
+        if beat.stage != "start":
+            return
+        heard = self._store.add(ALIVE, int(beat.at > self._told))
+        if heard != self._heard:
+            self._heard, self._heard_at = heard, time.monotonic()
+        self._told = beat.at
 
     def _leave_after_another(self) -> None:
         """Leave after a rank that failed alone: on a GPU, the thread that trains would wait for it for long."""
@@ -186,12 +213,22 @@ class Watchdog:
             self._say(self._make_report(list(second.values()), silent, list(range(self._world.size))))
             self._store.set(REPORT, str(self._report))
             self._wake([second[rank] for rank in silent])
+            self._await_readers(len(second) - len(silent))
             return
         while not self._store.check([REPORT]):
             self._tell()
-            time.sleep(self._tick_s)
+            time.sleep(min(self._tick_s, 0.5))
         self._report = self._store.get(REPORT).decode()
+        self._store.add(READ, 1)
+        self._await_readers(self._world.size)
         time.sleep(1)  # so that the rank with the report is the first to leave, and torchrun's cause
+
+    def _await_readers(self, ranks: int) -> None:
+        """Stay until so many ranks, less the one that made it, have the report: rank 0's process may hold the store."""
+        assert self._store is not None
+        until = time.monotonic() + 2 * self._tick_s
+        while self._world.rank == 0 and self._store.add(READ, 0) < ranks - 1 and time.monotonic() < until:
+            time.sleep(0.05)
 
     def _wake(self, silent: list[Standing]) -> None:
         """Let stopped processes of this machine go on, to find the others gone; torchrun would wait 30 s for them."""

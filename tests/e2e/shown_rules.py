@@ -75,7 +75,9 @@ REPLACED = [
     Replaced(r"--nnodes=2 --nproc_per_node=8", "--nnodes=2 --nproc_per_node=1", "cores"),
     Replaced(r"--nproc_per_node=8", "--nproc_per_node=2", "cores"),
     Replaced(r"HOST:29400", "127.0.0.1:{port}", "a node of this machine"),
-    Replaced(r"^(torchrun --nnodes=2 .*)$", r"\1 & other=$!; \1 && wait $other", "two nodes, started at once"),
+    Replaced(
+        r"^((?:\w+=1 )?torchrun --nnodes=2 .*)$", r"\1 & other=$!; \1 && wait $other", "two nodes, started at once"
+    ),
     Replaced(r"^deepspeed --num_nodes 2 --hostfile hosts", "DS_ACCELERATOR=cpu deepspeed --num_gpus 2", "ssh, GPUs"),
     Replaced(r"--config FILE", "--config my.yaml", "a name to fill in"),
     Replaced(r"^mixdist index DIR", "mixdist index tars", "a name to fill in"),

@@ -19,13 +19,13 @@ UNREAD = Unread(0, 3, "shard", "key", 512, "checksum", "differs")
 def opened(folder, name, size=100, limit=None, made=None):
     """Open a file whose pixels are all ``size``; ``made`` is told the names of those that are decoded."""
 
-    def decode(images):
+    def decode(images, alive):
         images.fill_(size)
         if made is not None:
             made.append(name)
         return [UNREAD]
 
-    return open_decoded(folder, name, size, limit, decode)
+    return open_decoded(folder, name, size, limit, decode, lambda: None)
 
 
 def names(folder):
@@ -90,20 +90,20 @@ def test_what_a_killed_process_left_makes_room_and_what_a_living_one_makes_does_
     opened(tmp_path, "old")
     killed = (
         "import sys; from pathlib import Path; from test_decoded import open_decoded; import os\n"
-        "open_decoded(Path(sys.argv[1]), 'left', 150, None, lambda images: os.kill(os.getpid(), 9))"
+        "open_decoded(Path(sys.argv[1]), 'left', 150, None, lambda images, alive: os.kill(os.getpid(), 9), print)"
     )
     path = os.pathsep.join(sys.path)
     subprocess.run([sys.executable, "-c", killed, str(tmp_path)], env={**os.environ, "PYTHONPATH": path}, check=False)
     assert "left.partial" in names(tmp_path)
     used(tmp_path, "old", 1)
 
-    def decode(images):
+    def decode(images, alive):
         assert names(tmp_path) == ["new.lock", "new.partial"]  # made room for
         with pytest.raises(UserError, match="and 150 are in use"):
             opened(tmp_path, "beside", 100, limit=200)
         return []
 
-    open_decoded(tmp_path, "new", 150, 200, decode)
+    open_decoded(tmp_path, "new", 150, 200, decode, lambda: None)
     assert names(tmp_path) == ["new.json", "new.u8"]
 
 

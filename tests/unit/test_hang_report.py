@@ -1,5 +1,7 @@
 """The report of a run that stands still names the ranks that the others wait for."""
 
+from dataclasses import replace
+
 from mixdist.engine.hang import Standing, hang_report, waited_for
 
 NOW = 1000.0
@@ -54,6 +56,16 @@ def test_where_all_stand_at_one_place_nobody_is_blamed():
 def test_a_run_of_one_says_where_it_stands():
     assert report([at(0, 0, "data")], [], 1)[0] == (
         "the run stands still: rank 0 (node0, pid 100) in data of step 37 (mix)"
+    )
+
+
+def test_a_run_that_is_set_up_has_no_step_yet():
+    set_up = [Standing(rank, "node", 100 + rank, 0, "", "start", 2 - rank, 300.0, NOW) for rank in (0, 1)]
+    lines = report(set_up, [], 2)
+    assert lines[0].endswith("holds the others up: rank 1 (node, pid 101) in start, before its first step")
+    assert lines[2].split()[3:6] == ["-", "-", "start"]
+    assert report([set_up[0], replace(set_up[1], beats=2)], [], 2)[0].endswith(
+        "all ranks stand in start, before its first step"
     )
 
 

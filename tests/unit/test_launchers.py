@@ -1,5 +1,7 @@
 """What srun, mpirun and the deepspeed launcher say in the environment, by torchrun's names."""
 
+import zlib
+
 import pytest
 
 from mixdist.errors import UserError
@@ -33,6 +35,7 @@ OPEN_MPI = {
     "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
 }
 HYDRA = {"PMI_RANK": "5", "PMI_SIZE": "8", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "4"}
+PORT_OF_1234 = str(20000 + zlib.crc32(b"1234") % 20000)
 ADDRESS = {"MASTER_ADDR": "10.0.0.1"}
 ONE_NODE = {"OMPI_COMM_WORLD_LOCAL_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "5"}
 CASES = {
@@ -68,6 +71,15 @@ CASES = {
         TORCHRUN | {"LOCAL_RANK": "5", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"},
     ),
     "mpirun of MPICH and Intel MPI": (HYDRA | ADDRESS, TORCHRUN | {"MASTER_PORT": "29500"}),
+    "mpirun of Open MPI in a Slurm job, whose daemons srun started": (
+        SLURM | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"} | OPEN_MPI | ADDRESS,
+        TORCHRUN | {"MASTER_PORT": PORT_OF_1234},
+    ),
+    "mpirun of Open MPI of one rank in a Slurm job": (
+        SLURM | {"SLURM_STEP_NUM_TASKS": "2", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"},
+        {},
+    ),
+    "srun that speaks PMI as well": (SLURM | HYDRA | {"PMI_RANK": "7"}, BY_SLURM),
     "mpirun of one rank": (OPEN_MPI | {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}, {}),
 }
 
@@ -95,6 +107,15 @@ def test_rank_0_of_a_slurm_step_is_on_its_first_node(nodes, first):
 def test_the_next_slurm_job_on_a_node_gets_another_port():
     ports = {torchrun_names(SLURM | {"SLURM_JOB_ID": job})["MASTER_PORT"] for job in ("1234", "1235", "1236")}
     assert len(ports) == 3
+
+
+@pytest.mark.parametrize("job", ["PMIX_NAMESPACE", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID"])
+def test_two_mpiruns_on_a_node_get_a_port_each_where_a_job_has_a_number(job):
+    ports = {torchrun_names(OPEN_MPI | ADDRESS | {job: number})["MASTER_PORT"] for number in ("1234", "1235.pbs")}
+    assert len(ports) == 2
+    assert all(20000 <= int(port) < 40000 for port in ports)
+    own = OPEN_MPI | ADDRESS | {job: "1234", "MASTER_PORT": "7"}
+    assert torchrun_names(own)["MASTER_PORT"] == "7"
 
 
 def test_mpi_ranks_on_several_nodes_are_asked_for_the_address_of_rank_0():
