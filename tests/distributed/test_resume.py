@@ -229,6 +229,23 @@ def test_fresh_starts_over_with_the_settings_of_now(finished: dict[str, Any], tm
     assert result(own["run.dir"])["seed"] == 7
 
 
+@pytest.mark.parametrize("variable", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
+def test_fresh_removes_nothing_where_a_launcher_starts_the_run_again(
+    finished: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    variable: str,
+) -> None:
+    own = copied(finished, tmp_path)
+    (own["run.dir"] / "result.json").unlink()  # killed just before its end
+    before = [path.name for path in checkpoints(own["run.dir"])]
+    monkeypatch.setenv(variable, "1")
+    assert train_here(own, "--run.resume", "fresh") == 0
+    assert "--run.resume fresh, which was for the first start, removes nothing" in capsys.readouterr().out
+    assert [path.name for path in checkpoints(own["run.dir"])] == before
+
+
 def test_resume_with_nothing_to_go_on_from_is_refused_and_starts_nothing(
     packed_sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
