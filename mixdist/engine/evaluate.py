@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from mixdist.data.stream import TestStream
-from mixdist.engine import heartbeat
 from mixdist.engine.precision import Precision
+from mixdist.engine.turns import Asked, nobody, turns
 from mixdist.errors import DataError
 from mixdist.model.mixmodel import MixModel
 
@@ -37,13 +37,16 @@ class Score:
 
 
 @torch.no_grad()
-def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion: bool = False) -> Score:
+def evaluate(
+    model: MixModel, test: TestStream, precision: Precision, confusion: bool = False, asked: Asked = nobody
+) -> Score:
     """Evaluate every sample of the test split once, over all ranks; one that cannot be read is not counted.
 
     The model is the same on all of them (`Strategy.publish`).
 
     Raises:
         DataError: no sample can be read.
+        LeftOff: on all ranks, where one was asked to stop.
     """
     model.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=test.world.device)
@@ -52,10 +55,7 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion:
     classes = last - first
     confused = torch.zeros(classes**2 if confusion and classes <= MOST_CONFUSED else 0, dtype=torch.int64)
     confused = confused.to(test.world.device)
-    beats = test.most_batches + 1  # the same on every rank, however many batches it has
-    for batch in test:
-        heartbeat.beat("eval")
-        beats -= 1
+    for batch in turns(test, asked):
         inputs = test.prepare(batch)
         with precision.autocast():
             logits = model(inputs.images, reconstruct=False, classify=True).logits
@@ -69,8 +69,6 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion:
             pairs = (inputs.labels * classes + best[:, 0])[readable]
             confused += torch.bincount(pairs, minlength=len(confused))
     model.train()
-    for _ in range(beats):
-        heartbeat.beat("eval")
     top1, top5, samples = (int(count) for count in test.world.sum(counts))
     if samples == 0:
         raise DataError("none of the test samples can be read, so there is nothing to evaluate on").everywhere()

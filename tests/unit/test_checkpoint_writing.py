@@ -62,10 +62,11 @@ def test_a_kill_at_any_file_operation_leaves_the_save_before_or_this_one_whole(k
         checkpoints = Checkpoints(folder, {}, keep=2, keep_best=True)
         values.append(parts_of(checkpoints.newest())["progress"]["value"])
         assert checkpoints.warnings == []
-    renamed = values.index(9)
-    assert values == [2] * renamed + [9] * (len(values) - renamed)
+    renamed, amended = values.index(9), values.index(10)
+    assert values == [2] * renamed + [9] * (amended - renamed) + [10] * (len(values) - amended)
     assert renamed > 10, "the kills came before any file was written"
-    assert len(values) - renamed > 10, "the kills ended with the rename"
+    assert amended - renamed > 10, "the kills ended with the rename"
+    assert len(values) > amended + 1, "the kills ended with what was found"
 
 
 def test_after_a_kill_latest_and_best_name_whole_checkpoints_and_the_next_save_clears_up(killed):

@@ -14,7 +14,7 @@ from mixdist.engine.checkpoint.identity import differences
 from mixdist.engine.checkpoint.manifest import Torn, read_manifest
 from mixdist.engine.checkpoint.parts import Parts, to_host
 from mixdist.engine.checkpoint.read import read_parts, verify
-from mixdist.engine.checkpoint.write import check_room, flush, remove, remove_stale, unwritten, write
+from mixdist.engine.checkpoint.write import amend, check_room, flush, remove, remove_stale, unwritten, write
 from mixdist.errors import UserError
 from mixdist.files import write_text
 
@@ -44,13 +44,12 @@ class Checkpoints:
     def __post_init__(self) -> None:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
-    def save(self, step: int, parts: Parts, score: float | None = None) -> None:
+    def save(self, step: int, parts: Parts) -> None:
         """Copy the parts, and let a thread write them; the save before has to be on the disk first, and is waited for.
 
         Args:
             step: updates done; orders the checkpoints.
             parts: plain state by the names of `parts.VERSIONS`; "model" is one of them. Copied before this returns.
-            score: top-1 in percent, where this step was evaluated.
 
         Raises:
             UserError: there is no room for it, or the save before could not be written; the checkpoints before are
@@ -65,7 +64,17 @@ class Checkpoints:
             except OSError as error:
                 raise unwritten(self.folder, error) from error
             self._copy = to_host(parts, self._copy)
-            self._writing = self._writer.submit(self._write, step, self._copy, score)
+            self._writing = self._writer.submit(self._write, step, self._copy)
+
+    def amend(self, step: int, parts: Parts, score: float | None) -> None:
+        """Let the checkpoint of a step that was saved last follow what was found of it since; the thread writes it.
+
+        Args:
+            step: that of the newest checkpoint.
+            parts: small ones without tensors, in place of those that were saved.
+            score: top-1 in percent, where this step was evaluated.
+        """
+        self._writing = self._writer.submit(self._amend, self._writing, step, parts, score)
 
     def wait(self) -> None:
         """Wait until the last save is on the disk.
@@ -143,18 +152,28 @@ class Checkpoints:
         if error:
             raise error
 
-    def _write(self, step: int, parts: Parts, score: float | None) -> None:
+    def _write(self, step: int, parts: Parts) -> None:
         """Write one checkpoint, then what names it, then remove those that need no longer stay (in the thread)."""
         began = time.perf_counter()
         try:
             path = self._place(step)
-            write(path, step, parts, self.identity, score)
+            write(path, step, parts, self.identity)
             self._torn.discard(path)
             self._name("latest", path)
+            self._prune()
+            self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
+        except OSError as error:
+            raise unwritten(self.folder, error) from error
+
+    def _amend(self, saved: Future[None] | None, step: int, parts: Parts, score: float | None) -> None:
+        if saved:
+            saved.result()
+        path = [path for path in self._all() if _order(path)[0] == step and path not in self._torn][-1]
+        amend(path, parts, score)
+        try:
             if self.keep_best and score is not None and score > self._best_score():
                 self._name("best", path)
             self._prune()
-            self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
         except OSError as error:
             raise unwritten(self.folder, error) from error
 
