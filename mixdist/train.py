@@ -138,6 +138,8 @@ def train(trainer: Trainer, trackers: Trackers) -> None:
     slow = False
     for record in trainer.records():
         trackers.log(record)
+        if failed := trainer.checkpoints.failure():
+            trackers.message(failed)
         took = trainer.checkpoints.slowest_s
         if took > SAVE_BUDGET_S and not slow:
             slow = True

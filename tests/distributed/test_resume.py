@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import torch
 from launching import QUIET, TINY_VIT, checkpoints, records, result, run, run_until, train, train_here
 
+from mixdist.engine.checkpoint import write as write_module
 from mixdist.engine.checkpoint.read import read_parts, verify
 from mixdist.runfolder import RunFolder
 
@@ -199,6 +201,24 @@ def test_the_best_checkpoint_stays_where_that_is_asked_for(finished: dict[str, A
     best = max(scores, key=lambda step: (scores[step], -step))
     assert (tmp_path / "run" / "checkpoints" / "best").read_text() == f"step-{best:09d}\n"
     assert {path.name for path in checkpoints(own["run.dir"])} == {f"step-{step:09d}" for step in (best, max(scores))}
+
+
+def test_a_checkpoint_that_could_not_be_written_is_told_and_the_run_goes_on_where_the_next_can(
+    finished: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    own_write, tried = write_module.write, []
+
+    def write(path: Path, *others: Any) -> None:
+        tried.append(path.name)
+        if len(tried) == 1:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        own_write(path, *others)
+
+    monkeypatch.setattr("mixdist.engine.checkpoint.checkpoints.write", write)
+    own = {**finished, "method.arm": "sl", "method.sl_epochs": 2, "run.dir": tmp_path / "run"}
+    assert train_here(own) == 0
+    assert "Disk quota exceeded); make room" in " ".join(capsys.readouterr().out.split())
+    assert [path.name for path in checkpoints(own["run.dir"])] == tried[1:]
 
 
 def test_a_folder_in_which_another_job_trains_is_refused_and_left_as_it_is(

@@ -1,11 +1,13 @@
 """Writing beside the training: whole or absent, whatever kills the process, fills the disk or reads meanwhile."""
 
+import concurrent.futures
 import os
 import resource
 import shutil
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -164,14 +166,46 @@ def test_the_time_that_saves_and_waits_held_the_training_adds_up(checkpoints, ga
     assert checkpoints.stall_s >= saved + 0.1
 
 
-@pytest.mark.parametrize("noticed_by", ["save", "wait"])
-def test_an_error_of_the_thread_is_raised_once_by_what_comes_next(checkpoints, monkeypatch, noticed_by):
-    save(checkpoints, 1)
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "disk failure")))
+@contextmanager
+def broken_disk():
+    """Let nothing be brought to the disk."""
+
+    def fail(_):
+        raise OSError(5, "disk failure")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        yield
+
+
+def test_a_write_that_failed_is_told_once_as_soon_as_it_is_known_and_the_next_is_tried(checkpoints):
+    with broken_disk():
+        checkpoints.save(1, PARTS)
+        checkpoints.amend(1, {}, 50.0)
+        concurrent.futures.wait([checkpoints._writing])
+    told = checkpoints.failure()
+    assert "step-000000001 cannot be written" in told
+    assert told.endswith("the run ends where that fails too)")
+    assert checkpoints.failure() is None
+    checkpoints.amend(1, {}, 50.0)  # of a checkpoint that is not there
     checkpoints.save(2, PARTS)
-    with pytest.raises(UserError, match=r"step-000000002 cannot be written \(.*disk failure.*\); make room"):
-        checkpoints.save(3, PARTS) if noticed_by == "save" else checkpoints.wait()
-    monkeypatch.undo()
+    assert names(checkpoints.folder) == ["latest", "step-000000002"], "it is waited for"
+    checkpoints.save(3, PARTS)
+    checkpoints.wait()
+    assert checkpoints.failure() is None
+    assert names(checkpoints.folder) == ["latest", "step-000000002", "step-000000003"]
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("noticed_by", "step"), [("save", 3), ("wait", 2)])
+def test_two_writes_that_fail_or_the_last_one_end_the_run(checkpoints, noticed_by, step, told):
+    save(checkpoints, 1)
+    with broken_disk():
+        checkpoints.save(2, PARTS)
+        concurrent.futures.wait([checkpoints._writing])
+        assert not told or checkpoints.failure()
+        with pytest.raises(UserError, match=rf"step-00000000{step} cannot be written \(.*disk failure.*\); make room"):
+            checkpoints.save(3, PARTS) if noticed_by == "save" else checkpoints.wait()
     checkpoints.wait()
     assert names(checkpoints.folder) == ["latest", "step-000000001"]
     save(checkpoints, 3)

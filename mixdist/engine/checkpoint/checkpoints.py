@@ -39,6 +39,8 @@ class Checkpoints:
     _torn: set[Path] = field(default_factory=set, init=False)
     _writer: ThreadPoolExecutor = field(init=False)
     _writing: Future[None] | None = field(default=None, init=False)
+    _failed: BaseException | None = field(default=None, init=False)  # why the last save is not on the disk
+    _untold: str | None = field(default=None, init=False)
     _copy: Parts | None = field(default=None, init=False)  # of the last save: the next takes its memory
 
     def __post_init__(self) -> None:
@@ -47,16 +49,19 @@ class Checkpoints:
     def save(self, step: int, parts: Parts) -> None:
         """Copy the parts, and let a thread write them; the save before has to be on the disk first, and is waited for.
 
+        Where that could not be written, this one is waited for as well: the run does not go on without either.
+
         Args:
             step: updates done; orders the checkpoints.
             parts: plain state by the names of `parts.VERSIONS`; "model" is one of them. Copied before this returns.
 
         Raises:
-            UserError: there is no room for it, or the save before could not be written; the checkpoints before are
-                as they were.
+            UserError: there is no room for it, or neither it nor the save before could be written; the checkpoints
+                before are as they were.
         """
         with self._held():
-            self._finish()
+            self._collect()
+            alone, self._failed = self._failed is None, None
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remove_stale(self.folder)
@@ -65,6 +70,15 @@ class Checkpoints:
                 raise unwritten(self.folder, error) from error
             self._copy = to_host(parts, self._copy)
             self._writing = self._writer.submit(self._write, step, self._copy)
+            if not alone:
+                self._finish()
+
+    def failure(self) -> str | None:
+        """Return, once and without waiting, that the last save could not be written, and why; None as a rule."""
+        if self._writing and self._writing.done():
+            self._collect()
+        told, self._untold = self._untold, None
+        return told
 
     def amend(self, step: int, parts: Parts, score: float | None) -> None:
         """Let the checkpoint of a step that was saved last follow what was found of it since; the thread writes it.
@@ -74,7 +88,8 @@ class Checkpoints:
             parts: small ones without tensors, in place of those that were saved.
             score: top-1 in percent, where this step was evaluated.
         """
-        self._writing = self._writer.submit(self._amend, self._writing, step, parts, score)
+        if self._failed is None:
+            self._writing = self._writer.submit(self._amend, self._writing, step, parts, score)
 
     def wait(self) -> None:
         """Wait until the last save is on the disk.
@@ -146,9 +161,16 @@ class Checkpoints:
         finally:
             self.stall_s += time.perf_counter() - start
 
-    def _finish(self) -> None:
+    def _collect(self) -> None:
         error = self._writing.exception() if self._writing else None
         self._writing = None  # not before: Ctrl-C may have ended the waiting
+        if error:
+            self._failed = error
+            self._untold = f"{error} (the next is tried when it is due: the run ends where that fails too)"
+
+    def _finish(self) -> None:
+        self._collect()
+        error, self._failed = self._failed, None
         if error:
             raise error
 
