@@ -137,7 +137,7 @@ def run_info(config: Config, plan: Plan, trainer: Trainer, samples: Samples) -> 
         folder=config.run.dir,
         config=config.model_dump(mode="json"),
         plan=tuple(PhaseInfo(phase.name, phase.epochs, phase.steps) for phase in plan.phases),
-        first_step=trainer.progress.step,
+        first_step=trainer.recorded,
         run_name=config.run.dir.name,
         group=config.tracking.group or config.run.dir.resolve().parent.name,
         arm=config.method.arm,

@@ -46,6 +46,14 @@ def torchrun_names(environ: Environment) -> dict[str, str]:
     return found
 
 
+def is_restart(environ: Environment) -> bool:
+    """Say whether a launcher starts this process again by itself, with the arguments of the first start.
+
+    torchrun's agents count what failed on their own node, so that the ranks of one start may differ in this.
+    """
+    return any(environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
 def without_local_rank(argv: list[str], environ: Environment) -> list[str]:
     """Leave out the ``--local_rank=N`` that the deepspeed launcher puts before the user's arguments."""
     given = f"--local_rank={environ.get('LOCAL_RANK')}"

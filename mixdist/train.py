@@ -27,13 +27,14 @@ from mixdist.engine.strategies import check_strategy
 from mixdist.engine.watchdog import Watchdog
 from mixdist.errors import MixdistError, PeerError, StoppedError, UserError
 from mixdist.files import write_json
-from mixdist.launchers import without_local_rank
+from mixdist.launchers import is_restart, without_local_rank
 from mixdist.model.mixmodel import build_model
 from mixdist.plan import make_plan
 from mixdist.runfolder import RunFolder
 from mixdist.tracking import Trackers, main_trackers
 from mixdist.world import World, failures_told, leave_together, process_group, read_world, tell_launcher
 
+NOT_FRESH = "restarted by the launcher: --run.resume fresh, which was for the first start, removes nothing now"
 SAVE_BUDGET_S = 25.0  # for a checkpoint, of the 30 s that torchrun gives its ranks to leave
 
 
@@ -100,6 +101,7 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
     began = time.perf_counter()
     folder = RunFolder(config.run.dir)
     watchdog = held.enter_context(Watchdog(world, store, folder.hang, config.run.hang_timeout_s))
+    again = any(world.gather(is_restart(os.environ))) and config.run.resume == "fresh"
     with set_up(world):
         samples = find_samples(config)
         plan = make_plan(config, samples.counts, world.size)
@@ -107,7 +109,7 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
         model = build_model(config, samples.image_size, samples.counts.classes)
         if world.is_main:
             held.enter_context(folder.held())
-            folder.open(config.run.resume)
+            folder.open("auto" if again else config.run.resume)
     with set_up(world):
         check_same_run(config, samples, world)
     with set_up(world):
@@ -126,7 +128,8 @@ def _run(config: Config, world: World, store: Store | None, signals: Signals, he
                 task = Task.of(samples.sl, samples.image_size)
                 folder.write_start(config, plan.as_dict(), task.model_dump(mode="json"))
             trackers.start(run_info(config, plan, trainer, samples))
-        for note in (*trainer.checkpoints.warnings, *(() if resumed else plan.notes)):
+        restarted = (NOT_FRESH,) if again else ()
+        for note in (*restarted, *trainer.checkpoints.warnings, *(() if resumed else plan.notes)):
             trackers.message(note)
         setup_s = time.perf_counter() - began
         with guarded(config, world, store, signals, watchdog), error_kept(trainer, folder.error):
@@ -150,6 +153,8 @@ def train(trainer: Trainer, trackers: Trackers) -> None:
     slow = False
     for record in trainer.records():
         trackers.log(record)
+        if failed := trainer.checkpoints.failure():
+            trackers.message(failed)
         took = trainer.checkpoints.slowest_s
         if took > SAVE_BUDGET_S and not slow:
             slow = True

@@ -17,7 +17,7 @@ class RunConfig(Section):
     resume: Literal["auto", "require", "fresh"] = Field(
         "auto",
         description="auto: go on where the folder's checkpoint ends, else start; require (or --resume): an error where "
-        "there is none; fresh: remove an earlier run of this folder first",
+        "there is none; fresh: remove an earlier run of this folder first (auto where torchrun or Slurm restarts it)",
     )
     hang_timeout_s: float = Field(
         300,

@@ -206,7 +206,7 @@ class TestStream:
         """How many batches the rank with the most of them has; others have one less."""
         return math.ceil(len(self.ids) / (self.batch * self.world.size))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """Yield every ``world.size``-th batch, starting at this rank's: each sample on exactly one rank.
 
         Of a clip, a batch holds all frames of the visit, one after the other, and one label.

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from mixdist.data.batch import Batch
 from mixdist.data.stream import TestStream
-from mixdist.engine import heartbeat
 from mixdist.engine.precision import Precision
+from mixdist.engine.turns import Asked, nobody, turns
 from mixdist.errors import DataError
 from mixdist.model.mixmodel import MixModel
 
@@ -39,13 +37,16 @@ class Score:
 
 
 @torch.no_grad()
-def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion: bool = False) -> Score:
+def evaluate(
+    model: MixModel, test: TestStream, precision: Precision, confusion: bool = False, asked: Asked = nobody
+) -> Score:
     """Evaluate every sample of the test split once, over all ranks; one that cannot be read is not counted.
 
     The model is the same on all of them (`Strategy.publish`).
 
     Raises:
         DataError: no sample can be read.
+        LeftOff: on all ranks, where one was asked to stop.
     """
     model.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=test.world.device)
@@ -54,7 +55,7 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion:
     classes = last - first
     confused = torch.zeros(classes**2 if confusion and classes <= MOST_CONFUSED else 0, dtype=torch.int64)
     confused = confused.to(test.world.device)
-    for batch in beating(test):
+    for batch in turns(test, asked):
         inputs = test.prepare(batch)
         with precision.autocast():
             logits = model(inputs.images, reconstruct=False, classify=True).logits
@@ -73,14 +74,3 @@ def evaluate(model: MixModel, test: TestStream, precision: Precision, confusion:
         raise DataError("none of the test samples can be read, so there is nothing to evaluate on").everywhere()
     matrix = test.world.sum(confused).reshape(classes, classes).tolist() if len(confused) else None
     return Score(samples, top1, top5 if classes > 5 else None, matrix)
-
-
-def beating(stream: TestStream) -> Iterator[Batch]:
-    """Yield this rank's batches with a heartbeat each, and to the end as many on every rank, however many it has."""
-    beats = stream.most_batches + 1
-    for batch in stream:
-        heartbeat.beat("eval")
-        beats -= 1
-        yield batch
-    for _ in range(beats):
-        heartbeat.beat("eval")

@@ -1,12 +1,11 @@
 """The loop: phases -> epochs -> updates, yielding a StepRecord whenever one is due. One engine for all arms.
 
 What a consumer does with a record cannot change a weight. A record is yielded before the checkpoint of its step is
-saved, so that a run killed in between repeats the epoch instead of losing its line.
+saved, so that a run killed in between repeats the epoch instead of losing its line; but see epoch_end.py.
 """
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,22 +16,21 @@ import torch
 from mixdist.data.batch import Batch
 from mixdist.engine import heartbeat
 from mixdist.engine.alignment import Alignment, last_layer
+from mixdist.engine.epoch_end import EpochEnds
 from mixdist.engine.guard import Guard, UnderWay, names
 from mixdist.engine.optim import make_optimiser
 from mixdist.engine.record import StepRecord
 from mixdist.engine.recording import make_record
-from mixdist.engine.state import Run
 from mixdist.engine.strategies import make_strategy
 from mixdist.engine.strategy import Spread, Strategy, trained_parameters
 from mixdist.engine.update import Updater
 from mixdist.engine.verdicts import Verdicts
 from mixdist.engine.window import Window
-from mixdist.errors import StoppedError
 from mixdist.model.groups import without_decay
 from mixdist.plan import Phase
 
 
-class Trainer(Run):
+class Trainer(EpochEnds):
     """Drives a run to the end of its plan."""
 
     def __post_init__(self) -> None:
@@ -45,7 +43,7 @@ class Trainer(Run):
     def records(self) -> Iterator[StepRecord]:
         """Train what is left of the plan."""
         for phase in self.plan.phases:
-            if self.progress.step < phase.first_step + phase.steps:
+            if self.recorded < phase.first_step + phase.steps:
                 yield from self._run_phase(phase)
         self.wait()
 
@@ -58,6 +56,10 @@ class Trainer(Run):
         guard = self._guard(phase, update.strategy)
         self.model.train()
         with closing(update.strategy):
+            if self.pending:
+                heartbeat.begin(self.progress.step - 1, phase.name, first=True)
+                yield from self.settle(self.pending, done // phase.steps_per_epoch - 1, update, saved=True)
+                window = self._window(phase)
             for epoch in range(done // phase.steps_per_epoch, phase.epochs):
                 yield from self._run_epoch(epoch, update, guard, window)
                 window = self._window(phase)
@@ -119,12 +121,15 @@ class Trainer(Run):
                 stop, save = self._border(epoch, ends_epoch, guard)
                 # A record stands at each checkpoint, so that a resume finds no window half full.
                 if save or ends_epoch or self.progress.step % self.config.train.log_every == 0:
-                    record = self._close(window, epoch, update, ends_epoch)
-                    yield record
-                    if save:
-                        self.save(phase, update.strategy, ends_epoch and epoch + 1 == phase.epochs, record.accuracy)
-                    if stop and self.progress.step < self.plan.steps:
-                        self._stop()
+                    record = self._close(window, epoch, update)
+                    if ends_epoch:
+                        yield from self.settle(record, epoch, update, save, stop)
+                    else:
+                        yield record
+                        if save:
+                            self.save(phase, update.strategy, ends_phase=False)
+                        if stop:
+                            self.stop()
                     window = self._window(phase)
 
     def _step(self, batches: list[Batch], step: int, update: Updater, guard: Guard, window: Window) -> None:
@@ -171,27 +176,10 @@ class Trainer(Run):
         stop = any(verdict.stop for verdict in verdicts)
         return stop, save or stop or any(verdict.save for verdict in verdicts)
 
-    def _close(self, window: Window, epoch: int, update: Updater, last: bool) -> StepRecord:
+    def _close(self, window: Window, epoch: int, update: Updater) -> StepRecord:
         measured = window.close()
         self.progress.add(update.phase.name, measured.steps, measured.images, measured.seconds)
         self.progress.evaluation_s += measured.left_out_s
-        score = self.evaluate(update.phase, epoch, update.strategy) if last else None
-        picture = self.picture(update.phase, epoch, update.strategy) if last else None
-        findings = self.probe(update.phase, epoch, update.strategy) if last else None
         self.feed.bad.agree(self.world)
-        bad = len(self.feed.bad.found)
         scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
-        return make_record(update, epoch, measured, self.progress, bad, score, picture, findings, scale)
-
-    def _stop(self) -> None:
-        self.wait()
-        asked = {
-            rank: signal.Signals(number).name
-            for rank, number in enumerate(self.world.gather(self.asked_to_stop()))
-            if number
-        }
-        who = ", ".join(f"{name} on rank {rank}" for rank, name in asked.items())
-        raise StoppedError(
-            f"stopped by {who} at step {self.progress.step} of {self.plan.steps}, which is saved; the same command "
-            f"goes on there"
-        ).everywhere()
+        return make_record(update, epoch, measured, self.progress, len(self.feed.bad.found), scale)

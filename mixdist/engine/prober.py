@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from mixdist.data.stream import TestStream
-from mixdist.engine.evaluate import beating
 from mixdist.engine.precision import Precision
 from mixdist.engine.probes import Findings, probe
 from mixdist.engine.strategy import Strategy, average_buffers
+from mixdist.engine.turns import Asked, nobody, turns
 from mixdist.engine.untouched import untouched
 from mixdist.errors import DataError
 from mixdist.model.mixmodel import MixModel
@@ -29,21 +29,22 @@ class Prober:
     precision: Precision
 
     @torch.no_grad()
-    def __call__(self, strategy: Strategy) -> Findings:
+    def __call__(self, strategy: Strategy, asked: Asked = nobody) -> Findings:
         """Probe the weights as they are trained, not their average; all ranks call it together, and get the same.
 
         Raises:
             DataError: no training or no test image can be read.
+            LeftOff: on all ranks, where one was asked to stop.
         """
         world = self.test.world
         strategy.mirror()
         with untouched(self.model, world.device):
             average_buffers(self.model, world)
             self.model.eval()
-            train, test = self._features(self.train), self._features(self.test)
+            train, test = self._features(self.train, asked), self._features(self.test, asked)
             return probe(*train, *test, self.model.classifier.out_features)
 
-    def _features(self, stream: TestStream) -> tuple[torch.Tensor, torch.Tensor]:
+    def _features(self, stream: TestStream, asked: Asked = nobody) -> tuple[torch.Tensor, torch.Tensor]:
         """Return pooled features float32 [N, D] and labels int64 [N] of all images that can be read, in their order.
 
         A batch is one rank's, whatever their number, and zeros are added to it: features are the same to the bit.
@@ -51,7 +52,7 @@ class Prober:
         world, backbone = stream.world, self.model.backbone
         features = torch.zeros(len(stream.ids), backbone.pooled_dim + 1, device=world.device)
         places = {int(sample): place for place, sample in enumerate(stream.ids)}
-        for batch in beating(stream):
+        for batch in turns(stream, asked):
             inputs = stream.prepare(batch)
             with self.precision.autocast():
                 pooled = backbone.pool(backbone(inputs.images))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from mixdist.engine.evaluate import Score
 from mixdist.engine.probes import Findings
@@ -18,12 +19,12 @@ def make_record(
     measured: Measured,
     progress: Progress,
     bad_samples: int,
-    score: Score | None,
-    picture: str | None,
-    findings: Findings | None,
     loss_scale: float | None,
 ) -> StepRecord:
-    """Return the record of the step that ``progress`` stands at, in 0-based ``epoch`` of the updater's phase."""
+    """Return the record of the step that ``progress`` stands at, in 0-based ``epoch`` of the updater's phase.
+
+    It holds what training says of the step; `judged` adds what is found where the model is looked at besides.
+    """
     phase, rates = update.phase, update.strategy.optimiser.rates()
     alpha = phase.alpha.at(progress.step - phase.first_step - 1, phase.steps)
     cosines = measured.cosines or (None, None, None)
@@ -47,6 +48,27 @@ def make_record(
         host_to_device=measured.host_to_device,
         memory_mb=peak_memory_mb(update.world.device),
         latency_s=progress.latency_s,
+        cos_ssl_sl=cosines[0],
+        cos_ssl_mix=cosines[1],
+        cos_sl_mix=cosines[2],
+        skipped=progress.skipped,
+        bad_samples=bad_samples,
+        loss_scale=loss_scale,
+    )
+
+
+def judged(
+    record: StepRecord,
+    progress: Progress,
+    bad_samples: int,
+    memory_mb: float,
+    score: Score | None,
+    picture: str | None,
+    findings: Findings | None,
+) -> StepRecord:
+    """Return the record with what was found at the end of its epoch; None for what was not due."""
+    return replace(
+        record,
         accuracy=score.accuracy if score else None,
         top5=score.top5_accuracy if score else None,
         tasks=dict(progress.tasks) if score and progress.tasks else None,
@@ -55,13 +77,9 @@ def make_record(
         feature_spread=findings.spread if findings else None,
         feature_rank=findings.rank if findings else None,
         collapsed=findings.collapsed if findings else None,
-        cos_ssl_sl=cosines[0],
-        cos_ssl_mix=cosines[1],
-        cos_sl_mix=cosines[2],
-        skipped=progress.skipped,
-        bad_samples=bad_samples,
-        loss_scale=loss_scale,
         reconstruction=picture,
+        bad_samples=bad_samples,
+        memory_mb=memory_mb,
     )
 
 

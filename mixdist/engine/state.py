@@ -1,11 +1,11 @@
-"""A run in memory: what is fixed, the state that moves, and how that is judged, saved and taken up again."""
+"""A run in memory: what is fixed, the state that moves, and how that is saved and taken up again."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from mixdist.engine import heartbeat
 from mixdist.engine.batchnorm import count_rows
 from mixdist.engine.checkpoint import Checkpoints, Due
 from mixdist.engine.ema import Ema
-from mixdist.engine.evaluate import Score, evaluate
 from mixdist.engine.optim import State
 from mixdist.engine.precision import Precision
 from mixdist.engine.prober import Prober
-from mixdist.engine.probes import Findings
 from mixdist.engine.progress import Progress
+from mixdist.engine.record import StepRecord
 from mixdist.engine.strategy import Strategy
 from mixdist.errors import UserError
 from mixdist.model.groups import parameter_groups
@@ -47,6 +46,7 @@ class Run:
     not_finite: Path  #: file for what is known of a batch whose gradient is not finite, where the run ends by it
     progress: Progress = field(default_factory=Progress)
     moments: State = field(default_factory=dict)
+    pending: StepRecord | None = None  #: of the step that the run stands at, where the model is still to be judged
     tracked: dict[str, str] = field(default_factory=dict)  #: what trackers want back on a resume; rank 0's counts
 
     asked_to_stop: Callable[[], int] = lambda: 0  #: the signal that asked this rank to stop, 0 for none
@@ -60,6 +60,11 @@ class Run:
         self.scaler = self.precision.scaler()
         run = self.config.run
         self.due = Due(run.save_every_epochs, run.save_every_steps, run.save_every_minutes)
+
+    @property
+    def recorded(self) -> int:
+        """Steps up to which records were yielded."""
+        return self.progress.step - (self.pending is not None)
 
     def resume(self) -> bool:
         """Take up the checkpoint that rank 0 finds newest; return whether there was one."""
@@ -75,6 +80,8 @@ class Run:
         self.moments = parts["moments"]
         self.progress = Progress.from_state_dict(parts["progress"])
         self.feed.bad.load_state_dict(parts["bad"])
+        record = parts.get("record")
+        self.pending = StepRecord(**record) if record else None
         self.tracked = dict(parts.get("trackers", {}))  # earlier checkpoints have none
         if self.ema:
             self.ema.load_state_dict(parts["ema"], self.progress.step - self.progress.skipped)
@@ -99,52 +106,7 @@ class Run:
             )
         return parts
 
-    def evaluate(self, phase: Phase, epoch: int, strategy: Strategy) -> Score | None:
-        """Evaluate where it is due: every `eval_every` epochs of a phase that trains C, and at the run's end."""
-        ends = self.progress.step == self.plan.steps
-        if "classify" not in phase.drives or self.feed.test is None:
-            return None
-        if not ends and (epoch + 1) % self.config.train.eval_every:
-            return None
-        start = time.perf_counter()
-        self._publish(strategy)
-        with self._judged():
-            score = evaluate(self.model, self.feed.test, self.precision, ends)
-            beside = {name: evaluate(self.model, test, self.precision) for name, test in self.feed.tasks.items()}
-        if score.confusion is not None:
-            with self.world.together():
-                if self.world.is_main:
-                    self.confused(score.confusion)
-        self.progress.evaluation_s += time.perf_counter() - start
-        self.progress.accuracy, self.progress.top5 = score.accuracy, score.top5_accuracy
-        self.progress.tasks = {name: own.accuracy for name, own in beside.items()}
-        return score
-
-    def picture(self, phase: Phase, epoch: int, strategy: Strategy) -> str | None:
-        """Have the fixed images reconstructed where that is due after 0-based ``epoch`` of a phase that trains R."""
-        every, number = self.config.tracking.reconstruct_every, phase.first_epoch + epoch + 1
-        if every is None or number % every or "reconstruct" not in phase.drives:
-            return None
-        start = time.perf_counter()
-        heartbeat.beat("eval")
-        self._publish(strategy)
-        with self.world.together(), self._judged():
-            name = self.reconstructed(self.model, number)
-        self.progress.evaluation_s += time.perf_counter() - start
-        return name
-
-    def probe(self, phase: Phase, epoch: int, strategy: Strategy) -> Findings | None:
-        """Probe frozen features where it is due: every `probe_every` epochs of a phase that trains R and at its end."""
-        if self.prober is None or "reconstruct" not in phase.drives:
-            return None
-        if epoch + 1 < phase.epochs and (epoch + 1) % (self.config.train.probe_every or 1):
-            return None
-        start = time.perf_counter()
-        findings = self.prober(strategy)
-        self.progress.evaluation_s += time.perf_counter() - start
-        return findings
-
-    def save(self, phase: Phase, strategy: Strategy, ends_phase: bool, accuracy: float | None) -> None:
+    def save(self, phase: Phase, strategy: Strategy, ends_phase: bool) -> None:
         """Save a checkpoint; at the end of the last phase that reconstructs, let its pictures be taken."""
         start = time.perf_counter()
         heartbeat.beat("ckpt")
@@ -156,10 +118,17 @@ class Run:
                 with self._judged():
                     self.reconstructed(self.model, None)
             if self.world.is_main:
-                self.checkpoints.save(self.progress.step, self._parts(), accuracy)
+                self.checkpoints.save(self.progress.step, self._parts())
             heartbeat.beat("ckpt")  # a rank that has done its part is ahead of the one that writes
         self.due.saved()
         self.progress.checkpoint_s += time.perf_counter() - start
+
+    def amend(self, accuracy: float | None) -> None:
+        """Let the checkpoint of this step, which was saved before the model was judged, have what was found."""
+        self.pending = None
+        found = {"progress": self.progress.state_dict(), "bad": self.feed.bad.state_dict(), "record": None}
+        if self.world.is_main:
+            self.checkpoints.amend(self.progress.step, found, accuracy)
 
     def wait(self) -> None:
         """Wait until rank 0's last checkpoint is on the disk."""
@@ -188,5 +157,6 @@ class Run:
             "progress": self.progress.state_dict(),
             "bad": self.feed.bad.state_dict(),
             "trackers": self.tracked,
+            **({"record": asdict(self.pending)} if self.pending else {}),
             **({"ema": self.ema.state_dict()} if self.ema else {}),
         }

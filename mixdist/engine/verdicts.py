@@ -34,8 +34,8 @@ class Verdicts:
 
     def post(self, step: int, updated: Updated) -> None:
         """Start the way of a step's verdict to the host."""
-        votes = updated.votes if isinstance(updated.votes, list) else _to_host(updated.votes)
-        applied, event = _to_host(updated.stepped.applied), None
+        votes = updated.votes if isinstance(updated.votes, list) else to_host(updated.votes)
+        applied, event = to_host(updated.stepped.applied), None
         if self._cuda:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
@@ -53,6 +53,6 @@ class Verdicts:
         return taken
 
 
-def _to_host(found: torch.Tensor) -> torch.Tensor:
+def to_host(found: torch.Tensor) -> torch.Tensor:
     """Return numbers on the host, or on their way to it from a GPU."""
     return torch.empty(found.shape, pin_memory=True).copy_(found, non_blocking=True) if found.is_cuda else found

@@ -26,7 +26,7 @@ class RunInfo:
     folder: Path  #: run folder; it exists
     config: dict[str, Any]  #: the resolved config, sections as nested dictionaries
     plan: tuple[PhaseInfo, ...]  #: phases in the order in which they run
-    first_step: int  #: optimiser updates done before: 0, or where the run goes on after a resume
+    first_step: int  #: updates that there are records of from before: 0, or where they go on after a resume
     run_name: str
     group: str
     arm: str  #: "sl", "ssl+sl" or "mixtraining"

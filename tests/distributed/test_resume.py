@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import torch
 from launching import QUIET, TINY_VIT, checkpoints, records, result, run, run_until, train, train_here
 
+from mixdist.engine.checkpoint import write as write_module
 from mixdist.engine.checkpoint.read import read_parts, verify
 from mixdist.runfolder import RunFolder
 
@@ -201,6 +203,24 @@ def test_the_best_checkpoint_stays_where_that_is_asked_for(finished: dict[str, A
     assert {path.name for path in checkpoints(own["run.dir"])} == {f"step-{step:09d}" for step in (best, max(scores))}
 
 
+def test_a_checkpoint_that_could_not_be_written_is_told_and_the_run_goes_on_where_the_next_can(
+    finished: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    own_write, tried = write_module.write, []
+
+    def write(path: Path, *others: Any) -> None:
+        tried.append(path.name)
+        if len(tried) == 1:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        own_write(path, *others)
+
+    monkeypatch.setattr("mixdist.engine.checkpoint.checkpoints.write", write)
+    own = {**finished, "method.arm": "sl", "method.sl_epochs": 2, "run.dir": tmp_path / "run"}
+    assert train_here(own) == 0
+    assert "Disk quota exceeded); make room" in " ".join(capsys.readouterr().out.split())
+    assert [path.name for path in checkpoints(own["run.dir"])] == tried[1:]
+
+
 def test_a_folder_in_which_another_job_trains_is_refused_and_left_as_it_is(
     finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -227,6 +247,23 @@ def test_fresh_starts_over_with_the_settings_of_now(finished: dict[str, Any], tm
     assert len(first) == len(second)
     assert first != second
     assert result(own["run.dir"])["seed"] == 7
+
+
+@pytest.mark.parametrize("variable", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
+def test_fresh_removes_nothing_where_a_launcher_starts_the_run_again(
+    finished: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    variable: str,
+) -> None:
+    own = copied(finished, tmp_path)
+    (own["run.dir"] / "result.json").unlink()  # killed just before its end
+    before = [path.name for path in checkpoints(own["run.dir"])]
+    monkeypatch.setenv(variable, "1")
+    assert train_here(own, "--run.resume", "fresh") == 0
+    assert "--run.resume fresh, which was for the first start, removes nothing" in capsys.readouterr().out
+    assert [path.name for path in checkpoints(own["run.dir"])] == before
 
 
 def test_resume_with_nothing_to_go_on_from_is_refused_and_starts_nothing(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from disturbing import SETTINGS
-from launching import TIMEOUT_S, Done, checkpoints, environment, flags, records, run, start, train, wait_for
+from launching import TIMEOUT_S, Done, checkpoints, environment, flags, records, result, run, start, train, wait_for
 
 from benchmarks.faults_run import differing, ranks_of
 
@@ -54,7 +54,7 @@ def stopped(folder: Path) -> int:
     """Return the step of stopped.json, which is the step of the newest checkpoint and of the last record."""
     step: int = json.loads((folder / "stopped.json").read_text())["step"]
     assert checkpoints(folder)[-1].name == f"step-{step:09d}"
-    assert records(folder)[-1]["step"] == step
+    assert step - records(folder)[-1]["step"] in (0, 1)  # 1 where it ends an epoch: it is evaluated at the next start
     return step
 
 
@@ -103,6 +103,49 @@ def test_a_run_stopped_by_slurm_by_torchrun_and_by_a_rank_ends_as_if_nothing_had
     assert len((tmp_path / "requeued").read_text().split()) == 1
     assert [record["step"] for record in records(tmp_path / "run")] == list(range(1, 181))
     assert differing(tmp_path / "run", undisturbed) == []
+
+
+# While there is a file "slow", an evaluation takes seconds.
+SLOW = """
+import pathlib, sys
+if "mixdist.train" in sys.orig_argv:
+    import time
+    from mixdist.data.stream import TestStream
+    own = TestStream.__iter__
+    def slow(stream):
+        for batch in own(stream):
+            if pathlib.Path("slow").exists():
+                time.sleep(0.2)
+            yield batch
+    TestStream.__iter__ = slow
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_a_run_killed_and_stopped_in_evaluations_ends_as_if_nothing_had_been(
+    packed_sets: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SLOW)
+    variables = environment() | {"PYTHONPATH": f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}"}
+    settings = {**SETTINGS, "data.sl": packed_sets / "digits", "train.eval_batch": 8}  # 23 batches on each rank
+    folder = tmp_path / "run"
+    (tmp_path / "slow").touch()
+    for border, number in ((90, signal.SIGKILL), (135, signal.SIGTERM), (180, signal.SIGTERM)):
+        process = subprocess.Popen(train(2, settings), cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True)
+        wait_for((folder / "checkpoints" / f"step-{border:09d}").exists, process)
+        os.kill(process.pid if number == signal.SIGTERM else ranks_of(process.pid)[0], number)
+        _, err = process.communicate(timeout=TIMEOUT_S)
+        assert records(folder)[-1]["step"] == border - 1
+        assert number == signal.SIGKILL or f"at step {border} of 180, which is saved" in err
+    (tmp_path / "slow").unlink()
+    done = run(train(2, settings), tmp_path)
+    assert done.code == 0, done.err
+    for field in ("step", "accuracy"):
+        assert [each[field] for each in records(folder)] == [each[field] for each in records(undisturbed)]
+    assert result(folder)["accuracy"] == result(undisturbed)["accuracy"]
+    assert differing(folder, undisturbed) == []
 
 
 @pytest.mark.distributed

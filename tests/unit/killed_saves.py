@@ -1,7 +1,8 @@
 """Saves a checkpoint again and again, each time in a process that kills itself one file operation later.
 
 `python killed_saves.py FOLDER`: in FOLDER/3, where step 3 is saved after 1 and 2, and in FOLDER/2, where step 2 is
-saved again, 0, 1, ... are what the kills before operation 0, 1, ... left; the last is of a save that came through.
+saved again, 0, 1, ... are what the kills before operation 0, 1, ... left; the last is of a save that came through. Each
+save is followed by what an evaluation found.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def main(root: Path, step: int) -> None:
     """Make the folders of one step."""
     before = Checkpoints(root / "before", {}, keep=2, keep_best=True)
     for earlier in (1, 2):
-        before.save(earlier, state(earlier), score=earlier)
+        before.save(earlier, state(earlier))
+        before.amend(earlier, {}, score=earlier)
         before.wait()
     status = None
     for number in range(200):
@@ -58,7 +60,8 @@ def main(root: Path, step: int) -> None:
         if (child := os.fork()) == 0:
             checkpoints = Checkpoints(folder, {}, keep=2, keep_best=True)
             kill_before(number, folder)
-            checkpoints.save(step, state(9), score=9)
+            checkpoints.save(step, state(9))
+            checkpoints.amend(step, {"progress": {"value": 10}}, score=9)
             checkpoints.wait()
             os._exit(0)
         _, status = os.waitpid(child, 0)

@@ -25,7 +25,9 @@ def checkpoints(tmp_path):
 
 
 def save(checkpoints, step, parts=PARTS, score=None):
-    checkpoints.save(step, parts, score)
+    checkpoints.save(step, parts)
+    if score is not None:
+        checkpoints.amend(step, {}, score)
     checkpoints.wait()
     return checkpoints.newest()
 

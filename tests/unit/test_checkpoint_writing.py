@@ -1,11 +1,13 @@
 """Writing beside the training: whole or absent, whatever kills the process, fills the disk or reads meanwhile."""
 
+import concurrent.futures
 import os
 import resource
 import shutil
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,10 +64,11 @@ def test_a_kill_at_any_file_operation_leaves_the_save_before_or_this_one_whole(k
         checkpoints = Checkpoints(folder, {}, keep=2, keep_best=True)
         values.append(parts_of(checkpoints.newest())["progress"]["value"])
         assert checkpoints.warnings == []
-    renamed = values.index(9)
-    assert values == [2] * renamed + [9] * (len(values) - renamed)
+    renamed, amended = values.index(9), values.index(10)
+    assert values == [2] * renamed + [9] * (amended - renamed) + [10] * (len(values) - amended)
     assert renamed > 10, "the kills came before any file was written"
-    assert len(values) - renamed > 10, "the kills ended with the rename"
+    assert amended - renamed > 10, "the kills ended with the rename"
+    assert len(values) > amended + 1, "the kills ended with what was found"
 
 
 def test_after_a_kill_latest_and_best_name_whole_checkpoints_and_the_next_save_clears_up(killed):
@@ -163,14 +166,46 @@ def test_the_time_that_saves_and_waits_held_the_training_adds_up(checkpoints, ga
     assert checkpoints.stall_s >= saved + 0.1
 
 
-@pytest.mark.parametrize("noticed_by", ["save", "wait"])
-def test_an_error_of_the_thread_is_raised_once_by_what_comes_next(checkpoints, monkeypatch, noticed_by):
-    save(checkpoints, 1)
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(5, "disk failure")))
+@contextmanager
+def broken_disk():
+    """Let nothing be brought to the disk."""
+
+    def fail(_):
+        raise OSError(5, "disk failure")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        yield
+
+
+def test_a_write_that_failed_is_told_once_as_soon_as_it_is_known_and_the_next_is_tried(checkpoints):
+    with broken_disk():
+        checkpoints.save(1, PARTS)
+        checkpoints.amend(1, {}, 50.0)
+        concurrent.futures.wait([checkpoints._writing])
+    told = checkpoints.failure()
+    assert "step-000000001 cannot be written" in told
+    assert told.endswith("the run ends where that fails too)")
+    assert checkpoints.failure() is None
+    checkpoints.amend(1, {}, 50.0)  # of a checkpoint that is not there
     checkpoints.save(2, PARTS)
-    with pytest.raises(UserError, match=r"step-000000002 cannot be written \(.*disk failure.*\); make room"):
-        checkpoints.save(3, PARTS) if noticed_by == "save" else checkpoints.wait()
-    monkeypatch.undo()
+    assert names(checkpoints.folder) == ["latest", "step-000000002"], "it is waited for"
+    checkpoints.save(3, PARTS)
+    checkpoints.wait()
+    assert checkpoints.failure() is None
+    assert names(checkpoints.folder) == ["latest", "step-000000002", "step-000000003"]
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("noticed_by", "step"), [("save", 3), ("wait", 2)])
+def test_two_writes_that_fail_or_the_last_one_end_the_run(checkpoints, noticed_by, step, told):
+    save(checkpoints, 1)
+    with broken_disk():
+        checkpoints.save(2, PARTS)
+        concurrent.futures.wait([checkpoints._writing])
+        assert not told or checkpoints.failure()
+        with pytest.raises(UserError, match=rf"step-00000000{step} cannot be written \(.*disk failure.*\); make room"):
+            checkpoints.save(3, PARTS) if noticed_by == "save" else checkpoints.wait()
     checkpoints.wait()
     assert names(checkpoints.folder) == ["latest", "step-000000001"]
     save(checkpoints, 3)

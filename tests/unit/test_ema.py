@@ -7,7 +7,7 @@ import torch
 from tiny_run import ALONE, family_config, family_model, make_trainer, tiny_set, weights
 from torch import nn
 
-from mixdist.engine import state as engine_state
+from mixdist.engine import epoch_end
 from mixdist.engine.ema import Ema
 from mixdist.errors import StoppedError
 
@@ -49,13 +49,13 @@ def floating(state):
 
 def test_weights_and_running_statistics_are_averaged_over_updates_and_judged_so(trainer, monkeypatch):
     run, judged = trainer("judged"), []
-    evaluate = engine_state.evaluate
+    evaluate = epoch_end.evaluate
 
     def look(model, *others):
         judged.append({name: value.clone() for name, value in model.state_dict().items()})
         return evaluate(model, *others)
 
-    monkeypatch.setattr(engine_state, "evaluate", look)
+    monkeypatch.setattr(epoch_end, "evaluate", look)
     after = [weights(run)]
     for record in run.records():
         after.append(weights(run))

@@ -5,7 +5,7 @@ import zlib
 import pytest
 
 from mixdist.errors import UserError
-from mixdist.launchers import torchrun_names, without_local_rank
+from mixdist.launchers import is_restart, torchrun_names, without_local_rank
 
 TORCHRUN = {
     "RANK": "5",
@@ -140,3 +140,16 @@ def test_the_flag_that_the_deepspeed_launcher_adds_is_no_argument_of_ours():
     assert without_local_rank(["--local_rank=1", "--seed", "2"], {"LOCAL_RANK": "1"}) == ["--seed", "2"]
     assert without_local_rank(["--local_rank=1"], {}) == ["--local_rank=1"]
     assert without_local_rank(["--seed", "2"], {"LOCAL_RANK": "1"}) == ["--seed", "2"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "again"),
+    [
+        ({}, False),
+        ({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_JOB_ID": "7"}, False),
+        ({"TORCHELASTIC_RESTART_COUNT": "2"}, True),
+        ({"TORCHELASTIC_RESTART_COUNT": "0", "SLURM_RESTART_COUNT": "1"}, True),
+    ],
+)
+def test_a_restart_is_told_by_the_count_of_torchrun_or_slurm(environ, again):
+    assert is_restart(environ) == again

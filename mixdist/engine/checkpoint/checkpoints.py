@@ -14,7 +14,7 @@ from mixdist.engine.checkpoint.identity import differences
 from mixdist.engine.checkpoint.manifest import Torn, read_manifest
 from mixdist.engine.checkpoint.parts import Parts, to_host
 from mixdist.engine.checkpoint.read import read_parts, verify
-from mixdist.engine.checkpoint.write import check_room, flush, remove, remove_stale, unwritten, write
+from mixdist.engine.checkpoint.write import amend, check_room, flush, remove, remove_stale, unwritten, write
 from mixdist.errors import UserError
 from mixdist.files import write_text
 
@@ -39,25 +39,29 @@ class Checkpoints:
     _torn: set[Path] = field(default_factory=set, init=False)
     _writer: ThreadPoolExecutor = field(init=False)
     _writing: Future[None] | None = field(default=None, init=False)
+    _failed: BaseException | None = field(default=None, init=False)  # why the last save is not on the disk
+    _untold: str | None = field(default=None, init=False)
     _copy: Parts | None = field(default=None, init=False)  # of the last save: the next takes its memory
 
     def __post_init__(self) -> None:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
-    def save(self, step: int, parts: Parts, score: float | None = None) -> None:
+    def save(self, step: int, parts: Parts) -> None:
         """Copy the parts, and let a thread write them; the save before has to be on the disk first, and is waited for.
+
+        Where that could not be written, this one is waited for as well: the run does not go on without either.
 
         Args:
             step: updates done; orders the checkpoints.
             parts: plain state by the names of `parts.VERSIONS`; "model" is one of them. Copied before this returns.
-            score: top-1 in percent, where this step was evaluated.
 
         Raises:
-            UserError: there is no room for it, or the save before could not be written; the checkpoints before are
-                as they were.
+            UserError: there is no room for it, or neither it nor the save before could be written; the checkpoints
+                before are as they were.
         """
         with self._held():
-            self._finish()
+            self._collect()
+            alone, self._failed = self._failed is None, None
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remove_stale(self.folder)
@@ -65,7 +69,27 @@ class Checkpoints:
             except OSError as error:
                 raise unwritten(self.folder, error) from error
             self._copy = to_host(parts, self._copy)
-            self._writing = self._writer.submit(self._write, step, self._copy, score)
+            self._writing = self._writer.submit(self._write, step, self._copy)
+            if not alone:
+                self._finish()
+
+    def failure(self) -> str | None:
+        """Return, once and without waiting, that the last save could not be written, and why; None as a rule."""
+        if self._writing and self._writing.done():
+            self._collect()
+        told, self._untold = self._untold, None
+        return told
+
+    def amend(self, step: int, parts: Parts, score: float | None) -> None:
+        """Let the checkpoint of a step that was saved last follow what was found of it since; the thread writes it.
+
+        Args:
+            step: that of the newest checkpoint.
+            parts: small ones without tensors, in place of those that were saved.
+            score: top-1 in percent, where this step was evaluated.
+        """
+        if self._failed is None:
+            self._writing = self._writer.submit(self._amend, self._writing, step, parts, score)
 
     def wait(self) -> None:
         """Wait until the last save is on the disk.
@@ -137,24 +161,41 @@ class Checkpoints:
         finally:
             self.stall_s += time.perf_counter() - start
 
-    def _finish(self) -> None:
+    def _collect(self) -> None:
         error = self._writing.exception() if self._writing else None
         self._writing = None  # not before: Ctrl-C may have ended the waiting
         if error:
+            self._failed = error
+            self._untold = f"{error} (the next is tried when it is due: the run ends where that fails too)"
+
+    def _finish(self) -> None:
+        self._collect()
+        error, self._failed = self._failed, None
+        if error:
             raise error
 
-    def _write(self, step: int, parts: Parts, score: float | None) -> None:
+    def _write(self, step: int, parts: Parts) -> None:
         """Write one checkpoint, then what names it, then remove those that need no longer stay (in the thread)."""
         began = time.perf_counter()
         try:
             path = self._place(step)
-            write(path, step, parts, self.identity, score)
+            write(path, step, parts, self.identity)
             self._torn.discard(path)
             self._name("latest", path)
+            self._prune()
+            self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
+        except OSError as error:
+            raise unwritten(self.folder, error) from error
+
+    def _amend(self, saved: Future[None] | None, step: int, parts: Parts, score: float | None) -> None:
+        if saved:
+            saved.result()
+        path = [path for path in self._all() if _order(path)[0] == step and path not in self._torn][-1]
+        amend(path, parts, score)
+        try:
             if self.keep_best and score is not None and score > self._best_score():
                 self._name("best", path)
             self._prune()
-            self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
         except OSError as error:
             raise unwritten(self.folder, error) from error
 

@@ -49,6 +49,7 @@ class Manifest(BaseModel):
     identity: dict[str, str]
     parts: dict[str, int]  #: name -> version
     files: dict[str, FileDigest]
+    judged: dict[str, Any] | None = None  #: parts in place of those in the files: as they were after an evaluation
 
     def dump(self) -> bytes:
         """Return the content of manifest.json: the same for equal manifests, byte by byte."""

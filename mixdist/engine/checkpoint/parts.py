@@ -19,6 +19,7 @@ VERSIONS = {  # of what each part holds; a change of its layout raises its numbe
     "progress": 1,  # mixdist.engine.progress.Progress
     "bad": 1,  # samples that could not be read
     "plan": 1,  # the plan's hash
+    "record": 1,  # mixdist.engine.record.StepRecord of the step, where the model was still to be judged; else absent
     "trackers": 1,  # what trackers need to go on where they were, such as W&B's run id
 }
 STATE = "state.pt"  #: all parts that have no file of their own

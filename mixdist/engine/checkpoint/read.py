@@ -48,7 +48,8 @@ def read_parts(folder: Path, manifest: Manifest) -> Parts:
     try:
         state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         weights = {part: load_file(folder / file) for part, file in WEIGHTS.items() if part in manifest.parts}
-        return {name: weights[name] if name in weights else state[name] for name in manifest.parts}
+        parts = {name: weights[name] if name in weights else state[name] for name in manifest.parts}
+        return parts | (manifest.judged or {})
     except Exception as error:  # a hash that fits proves no good will: torch raises whatever its reading ran into
         raise UserError(
             f"{folder} cannot be read as a checkpoint ({type(error).__name__}); remove it to use the one before"

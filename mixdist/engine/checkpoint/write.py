@@ -11,10 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import mixdist
-from mixdist.engine.checkpoint.manifest import NAME, FileDigest, Manifest, Torn
+from mixdist.engine.checkpoint.manifest import NAME, FileDigest, Manifest, Torn, read_manifest
 from mixdist.engine.checkpoint.parts import STATE, VERSIONS, WEIGHTS, Parts, tensors
 from mixdist.engine.checkpoint.read import verify
 from mixdist.errors import UserError
+from mixdist.files import atomic
 
 TEMPORARY = ".partial"  #: how the names of what is being written or removed end
 _MARGIN = 2**20  # bytes for manifest, headers and the file system's own
@@ -41,7 +42,7 @@ def check_room(folder: Path, parts: Parts) -> None:
         )
 
 
-def write(path: Path, step: int, parts: Parts, identity: dict[str, str], score: float | None) -> None:
+def write(path: Path, step: int, parts: Parts, identity: dict[str, str]) -> None:
     """Write the parts, in host memory, as the checkpoint ``path``, and verify it.
 
     Raises:
@@ -50,7 +51,7 @@ def write(path: Path, step: int, parts: Parts, identity: dict[str, str], score: 
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         temporary.mkdir()
-        _write_files(temporary, step, parts, identity, score)
+        _write_files(temporary, step, parts, identity)
         temporary.rename(path)
         flush(path.parent)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch's own writer raises RuntimeError on a full disk
@@ -62,6 +63,21 @@ def write(path: Path, step: int, parts: Parts, identity: dict[str, str], score: 
     except Torn as error:
         remove(path)
         raise UserError(f"{path} was written, but read back differently: {error}; is the disk in order?") from error
+
+
+def amend(path: Path, parts: Parts, score: float | None) -> None:
+    """Put small parts without tensors in place of those that a checkpoint has, and its score: all of it, or nothing.
+
+    Raises:
+        UserError: it cannot be written, or the manifest is not what was written.
+    """
+    try:
+        manifest = read_manifest(path).model_copy(update={"judged": parts, "score": score})
+        with atomic(path / NAME) as file:
+            file.write(manifest.dump())
+        flush(path)
+    except (OSError, Torn) as error:
+        raise unwritten(path / NAME, error) from error
 
 
 def unwritten(path: Path, error: Exception) -> UserError:
@@ -103,7 +119,7 @@ def _delete(path: Path) -> None:
         path.unlink()
 
 
-def _write_files(folder: Path, step: int, parts: Parts, identity: dict[str, str], score: float | None) -> None:
+def _write_files(folder: Path, step: int, parts: Parts, identity: dict[str, str]) -> None:
     files: dict[str, FileDigest] = {}
     for name, file in WEIGHTS.items():
         if name in parts:  # safetensors knows no strides: channels_last weights lie contiguous in it
@@ -116,7 +132,7 @@ def _write_files(folder: Path, step: int, parts: Parts, identity: dict[str, str]
     manifest = Manifest(
         mixdist=mixdist.__version__,
         step=step,
-        score=score,
+        score=None,
         identity=identity,
         parts={name: VERSIONS[name] for name in parts},
         files=files,
