@@ -90,6 +90,7 @@ def test_the_manifest_describes_the_set(pets, tmp_path):
         "label_column": None,
         "video": None,
         "fps": None,
+        "skip_bad": False,
         "seed": 3,
     }
     assert found["splits"]["test"]["per_class"] == {"cat": 4, "dog": 4, "eel": 4}

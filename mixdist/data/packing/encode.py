@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from mixdist.data.decode import decode, refuse_bomb
 from mixdist.data.packing.folders import Sample
 from mixdist.data.packing.reencode import Encoding, reencode
+from mixdist.data.packing.unusable import ADVICE
 from mixdist.errors import DataError
 
 KEPT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")  # what PNG stores without loss
@@ -49,7 +50,7 @@ def encode(sample: Sample, encoding: Encoding) -> Encoded:
             content, extension = _as_png(content), "png"
         encoded = examine(reencode(content, extension, encoding)[0])
     except (OSError, ValueError) as error:
-        raise DataError(f"{sample.origin}image {sample.path} cannot be read: {error}; repair or remove it") from error
+        raise DataError(f"{sample.origin}image {sample.path} cannot be read: {error}{ADVICE}") from error
     return replace(encoded, metadata=read_metadata(sample.metadata))
 
 
@@ -113,5 +114,5 @@ def read_metadata(path: str | None) -> bytes | None:
         content = Path(path).read_bytes()
         json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}); repair or remove it") from error
+        raise DataError(f"{path} is not JSON ({error}){ADVICE}") from error
     return content

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mixdist.data.faults import Fault
 from mixdist.data.index import UNLABELLED
 from mixdist.data.packing.annotations import ANNOTATIONS, annotated_samples
 from mixdist.data.packing.digits import CLASSES, digit_samples
@@ -29,6 +30,7 @@ class Source:
     classes: tuple[str, ...]  #: names by number; empty where nothing is labelled
     splits: dict[str, list[Sample]]  #: "train", and "test" where the source has one
     left_out: Counter[str]  #: files that are no images, by extension
+    faults: tuple[Fault, ...] = ()  #: what was to be a sample and cannot be used
 
 
 def is_place(source: str) -> bool:
@@ -49,7 +51,8 @@ def read_source(source: str, reading: Reading = NOTHING_SAID) -> Source:
         return Source("torchvision", name, *torchvision_set(name, reading), Counter())
     if is_table(source) and not Path(source).is_dir():
         reading.refuse_all_but(source, "root", "path_column", "label_column")
-        found = Source("table", Path(source).name, *read_table(Path(source), reading), Counter())
+        classes, splits, faults = read_table(Path(source), reading)
+        found = Source("table", Path(source).name, classes, splits, Counter(), faults)
     else:
         reading.refuse_all_but(source)
         if source == DIGITS:

@@ -9,8 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mixdist.data.faults import counted
 from mixdist.data.packing.folders import VIDEO_SUFFIXES
 from mixdist.data.packing.pack import Packed
+from mixdist.data.packing.unusable import listed
 
 WIDTH = 140  # of tables in a file
 
@@ -24,6 +26,10 @@ def print_summary(packed: Packed, out: Path, console: Console) -> None:
     console.print(splits_table(manifest["splits"]))
     mean, std = (" ".join(f"{value:.4f}" for value in manifest[name]) for name in ("mean", "std"))
     print_line(console, f"train R G B in 0 to 1: mean {mean}, std {std}")
+    if packed.faults:
+        print_line(console, f"bad samples left out: {len(packed.faults):,} ({counted(packed.faults)})")
+        for line in listed(packed.faults):
+            print_line(console, f"  {line}")
     if packed.left_out:
         counts = ", ".join(f"{count} {what}" for what, count in packed.left_out.most_common())
         print_line(console, f"files left out: {counts}")
