@@ -283,6 +283,7 @@ def test_shares_of_images_without_labels_are_refused(tmp_path, options):
     [
         ("cat/broken.jpg", b"\xff\xd8\xff\xe0 not a jpeg"),
         ("cat/broken.png", b""),
+        ("cat/empty.jpg", b""),
         ("cat/broken.tif", b"II*\0\x08\0\0\0\xff\xff"),
         ("cat/broken.gif", b"hello"),
     ],

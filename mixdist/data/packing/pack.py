@@ -41,7 +41,8 @@ class Packed:
 
     manifest: dict[str, Any]
     left_out: Counter[str]  #: files that are no images, by extension
-    faults: tuple[Fault, ...] = ()  #: samples left out by ``skip_bad``
+    faults: tuple[Fault, ...]  #: samples left out by ``skip_bad``
+    turned: int  #: images with an EXIF orientation, which training does not apply
 
 
 def pack(source: str, out: Path, options: PackOptions) -> Packed:
@@ -66,8 +67,7 @@ def pack(source: str, out: Path, options: PackOptions) -> Packed:
             refuse(found.name, bad)
         splits = divide(found, options)
         with staged(out) as folder:
-            manifest = _write(folder, found, splits, options, progress, bad)
-    return Packed(manifest, found.left_out, tuple(bad))
+            return _write(folder, found, splits, options, progress, bad)
 
 
 def _write(
@@ -77,8 +77,8 @@ def _write(
     options: PackOptions,
     progress: Progress,
     bad: list[Fault],
-) -> dict[str, Any]:
-    """Write all but the manifest, and that where nothing bad stands against it; bad samples are added to ``bad``."""
+) -> Packed:
+    """Write shards, indexes and, where nothing bad stands against it, the manifest; what is bad comes after ``bad``."""
     measures, entries = {}, {}
     for name, samples in splits.items():
         measures[name] = Measure()
@@ -106,9 +106,9 @@ def _write(
         "skip_bad": options.reading.skip_bad,
         "seed": options.seed,
     }
-    return write_manifest(
-        folder, source.classes, measures, entries, {"kind": source.kind, "name": source.name}, options_used
-    )
+    named = {"kind": source.kind, "name": source.name}
+    manifest = write_manifest(folder, source.classes, measures, entries, named, options_used)
+    return Packed(manifest, source.left_out, tuple(bad), sum(measure.turned for measure in measures.values()))
 
 
 def write_manifest(

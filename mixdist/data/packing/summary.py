@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mixdist.data.faults import counted
+from mixdist.data.packing.doubts import classes_line, doubts
 from mixdist.data.packing.folders import VIDEO_SUFFIXES
+from mixdist.data.packing.next_step import next_command
 from mixdist.data.packing.pack import Packed
 from mixdist.data.packing.unusable import listed
 
@@ -18,12 +19,14 @@ WIDTH = 140  # of tables in a file
 
 
 def print_summary(packed: Packed, out: Path, console: Console) -> None:
-    """Print a table of the splits, the channel statistics, the files left out and the next command."""
+    """Print the splits, the classes, the channel statistics, what was left out, doubts and the next command."""
     manifest = packed.manifest
     size = manifest["image_size"]
     sizes = f"{size[1]} x {size[0]} pixels" if size else "several sizes"
     print_line(console, f"packed {out} ({len(manifest['classes'])} classes, images of {sizes})")
     console.print(splits_table(manifest["splits"]))
+    if manifest["classes"]:
+        print_line(console, f"labelled images of train: {classes_line(manifest['splits']['train']['per_class'])}")
     mean, std = (" ".join(f"{value:.4f}" for value in manifest[name]) for name in ("mean", "std"))
     print_line(console, f"train R G B in 0 to 1: mean {mean}, std {std}")
     if packed.faults:
@@ -37,11 +40,15 @@ def print_summary(packed: Packed, out: Path, console: Console) -> None:
         print_line(
             console, "videos are left out by default; add --video frames to pack images of them, or --video clips"
         )
-    # A set without labels serves D_ssl only, beside a labelled set.
-    data = "--data.sl" if manifest["classes"] else "--data.sl LABELLED_SET --data.ssl"
-    print_line(
-        console, f"next: torchrun --standalone --nproc_per_node=1 -m mixdist.train {data} {shlex.quote(str(out))}"
-    )
+    if packed.turned:
+        print_line(
+            console,
+            f"warning: {packed.turned:,} images have an EXIF orientation, which is not applied: they train as they are "
+            f"stored, perhaps lying on their side; turn the files upright (mogrify -auto-orient) and pack again",
+        )
+    for doubt in doubts(manifest):
+        print_line(console, f"warning: {doubt}")
+    print_line(console, f"next: {next_command(out, manifest)}")
 
 
 def plain_or_terminal() -> Console:
