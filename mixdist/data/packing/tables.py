@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 from mixdist.data.faults import Fault
 from mixdist.data.index import UNLABELLED
-from mixdist.data.packing.folders import Sample
+from mixdist.data.packing.folders import TEST_NAMES, Sample
 from mixdist.data.packing.parquet import parquet_rows
 from mixdist.data.packing.reading import Reading
 from mixdist.data.packing.text_table import text_rows
@@ -84,20 +84,27 @@ def _rows(table: Path, root: Path, reading: Reading, bad: list[Fault]) -> Iterat
     header = next(cells, (1, []))[1]
     columns = _columns(table, header, reading)
     first: dict[str, str] = {}
+    tested: set[str] = set()
     for line, row in cells:
         place = f"{table}, {'row' if binary else 'line'} {line}: "
         try:
             if len(row) != len(header):
-                raise ValueError(f"{len(row)} cells where the header has {len(header)}; quote cells that hold commas")
+                raise ValueError(
+                    f"{len(row)} cells where the header has {len(header)}; quote cells that hold the separator"
+                )
             file, label, split = (row[column] if column is not None else "train" for column in columns)
             path = os.path.normpath(os.path.join(base, file))  # noqa: PTH118 (a million rows: Path is 10x slower)
-            found = _Row(place, file, path, label.strip(), split.strip())
+            found = _Row(place, file, path, label.strip(), _split(split.strip().lower(), tested))
             _check(found, root)
             if first.setdefault(path, place) is not place:
                 raise ValueError(f"{file} is given twice, first in {first[path].rstrip(': ')}; keep one")
             yield found
         except ValueError as error:
             bad.append(Fault(UNUSABLE, place, f"{place}{error}"))
+    if len(tested) > 1:
+        raise DataError(
+            f"{table} has more than one split to test on ({', '.join(sorted(tested))}); keep the rows of one"
+        )
 
 
 def _columns(table: Path, header: list[str], reading: Reading) -> tuple[int, int, int | None]:
@@ -107,8 +114,8 @@ def _columns(table: Path, header: list[str], reading: Reading) -> tuple[int, int
         name = given or name
         if name not in header:
             raise DataError(
-                f"{table} has no column '{name}' (its first line has: {', '.join(header) or 'nothing'})"
-                f"{nearest(name, header)}; name the column by --{option}-column"
+                f"{table} has no column '{name}' (its first line has: {', '.join(header) or 'nothing'}); name the "
+                f"column by --{option}-column{nearest(name, header)}"
             )
         found.append(name)
     twice = [name for name in (*found, SPLIT) if header.count(name) > 1]
@@ -116,6 +123,14 @@ def _columns(table: Path, header: list[str], reading: Reading) -> tuple[int, int
         raise DataError(f"{table} has more than one column '{twice[0]}'; keep one")
     path, label = (header.index(name) for name in found)
     return path, label, header.index(SPLIT) if SPLIT in header and SPLIT not in found else None
+
+
+def _split(given: str, tested: set[str]) -> str:
+    """Return "test" for what a folder to test on may be called too; all rows of a table should call it alike."""
+    if given not in TEST_NAMES:
+        return given
+    tested.add(given)
+    return "test"
 
 
 def _check(row: _Row, root: Path) -> None:
@@ -131,9 +146,8 @@ def _check(row: _Row, root: Path) -> None:
     if row.label == "-1":
         raise ValueError("label -1 may mean a class or none; leave the cell empty for an unlabelled image")
     if row.split not in SPLITS:
-        raise ValueError(
-            f"split '{row.split}' is unknown; it should be train or test{nearest(row.split, list(SPLITS))}"
-        )
+        hint = nearest(row.split, ["train", *TEST_NAMES])
+        raise ValueError(f"split '{row.split}' is unknown; it should be train or one of {', '.join(TEST_NAMES)}{hint}")
     if row.split == "test" and not row.label:
         raise ValueError("a test image needs a label; add it, or put the image into train")
 

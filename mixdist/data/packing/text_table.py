@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mixdist.errors import DataError
 
+SEPARATORS = (",", ";", "\t")
+
 
 def text_rows(table: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (line, cells) of the header and of each row that is not blank.
@@ -17,7 +19,9 @@ def text_rows(table: Path) -> Iterator[tuple[int, list[str]]]:
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:  # -sig: spreadsheets begin the file with a BOM
-            reader = csv.reader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",", strict=True)
+            header = next((line for line in file if line.strip()), "")
+            file.seek(0)
+            reader = csv.reader(file, delimiter=_separator(table, header), strict=True)
             for row in reader:
                 if row:
                     yield reader.line_num, row
@@ -27,6 +31,12 @@ def text_rows(table: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{table}, line {reader.line_num}: {error}; repair the line") from error
     except OSError as error:
         raise DataError(f"{table} cannot be read: {error.strerror}") from error
+
+
+def _separator(table: Path, header: str) -> str:
+    """Return what the header's columns are separated by: spreadsheets write semicolons where commas are decimal."""
+    usual = "\t" if table.suffix.lower() == ".tsv" else ","
+    return max((usual, *SEPARATORS), key=header.count)
 
 
 def _not_utf8(table: Path) -> int:
