@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mixdist.data.faults import counted
 from mixdist.data.packing.doubts import classes_line, doubts
@@ -16,6 +17,8 @@ from mixdist.data.packing.pack import Packed
 from mixdist.data.packing.unusable import listed
 
 WIDTH = 140  # of tables in a file
+WARNING = "warning: "
+LABEL = 12  # columns that entries keep for their labels
 
 
 def print_summary(packed: Packed, out: Path, console: Console) -> None:
@@ -32,7 +35,7 @@ def print_summary(packed: Packed, out: Path, console: Console) -> None:
     if packed.faults:
         print_line(console, f"bad samples left out: {len(packed.faults):,} ({counted(packed.faults)})")
         for line in listed(packed.faults):
-            print_line(console, f"  {line}")
+            print_entry(console, "", line, 2)
     if packed.left_out:
         counts = ", ".join(f"{count} {what}" for what, count in packed.left_out.most_common())
         print_line(console, f"files left out: {counts}")
@@ -41,13 +44,12 @@ def print_summary(packed: Packed, out: Path, console: Console) -> None:
             console, "videos are left out by default; add --video frames to pack images of them, or --video clips"
         )
     if packed.turned:
-        print_line(
-            console,
-            f"warning: {packed.turned:,} images have an EXIF orientation, which is not applied: they train as they are "
-            f"stored, perhaps lying on their side; turn the files upright (mogrify -auto-orient) and pack again",
+        found = (
+            f"{packed.turned:,} images have an EXIF orientation, which is not applied: they train as they are stored"
         )
+        print_warning(console, f"{found}, perhaps on their side; turn the files (mogrify -auto-orient) and pack again")
     for doubt in doubts(manifest):
-        print_line(console, f"warning: {doubt}")
+        print_warning(console, doubt)
     print_line(console, f"next: {next_command(out, manifest)}")
 
 
@@ -60,6 +62,23 @@ def plain_or_terminal() -> Console:
 def print_line(console: Console, text: str) -> None:
     """Print paths and commands as they are, on one line."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_entry(console: Console, label: str, text: str, width: int = LABEL) -> None:
+    """Print a label, ``width`` columns wide, and its text, which a terminal wraps beside it; elsewhere on one line."""
+    if not console.is_terminal:
+        print_line(console, f"{label:<{width}}{text}")
+        return
+    entry = Table.grid()
+    entry.add_column(width=width)
+    entry.add_column(overflow="fold")
+    entry.add_row(Text(label), Text(text))
+    console.print(entry)
+
+
+def print_warning(console: Console, text: str) -> None:
+    """Print a warning as an entry of its own."""
+    print_entry(console, WARNING, text, len(WARNING))
 
 
 def splits_table(splits: dict[str, dict[str, Any]]) -> Table:
