@@ -473,7 +473,7 @@ def test_unlabelled_images_are_offered_as_the_ssl_set(tmp_path, capsys):
         (["pack", "nothing", "out"], "SOURCE nothing is not a folder"),
         (["pack", "digits"], "the following arguments are required: OUT"),
         (["pack", "digits", "out", "--shard-size", "many"], "argument --shard-size: invalid int value: 'many'"),
-        (["pack", "digits", "out", "--sede", "1"], "unrecognized arguments: --sede"),
+        (["pack", "digits", "out", "--sede", "1"], "unrecognized arguments: --sede 1; did you mean '--seed'?"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(command, message, capsys, tmp_path, monkeypatch):
