@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from mixdist.errors import UserError
+from mixdist.errors import UserError, nearest
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,6 +17,21 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse all arguments; an unknown flag is answered with the nearest.
+
+        Raises:
+            UserError: see `error`.
+        """
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for flag in unknown if flag.startswith("-")]
+            hint = nearest(flags[0].partition("=")[0], list(self._option_string_actions)) if flags else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong.

@@ -29,8 +29,9 @@ class DataConfig(Section):
     )
     ssl: Location | None = Field(
         None,
-        description="packed set D_ssl: its whole train split, labelled or not; default: data.sl. Or tars without an "
-        "index, as https://host/shard-{000..011}.tar (docs/remote.md)",
+        description="packed set D_ssl in place of data.sl, whose images SSL then does not see: its whole train split, "
+        "labelled or not; default: data.sl. Or tars without an index, as https://host/shard-{000..011}.tar "
+        "(docs/remote.md)",
     )
     ssl_samples: int | None = Field(
         None, ge=1, description="samples of an SSL epoch where data.ssl names tars without an index"

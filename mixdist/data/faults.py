@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mixdist.errors import DataError
 
-SHOWN = 20  # rows of the table; the rest is one row more
+SHOWN = 20  # rows of the table, lines of a list; the rest is one row more
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,17 @@ def raise_faults(folder: Path, faults: Sequence[Fault]) -> None:
     """
     if not faults:
         return
-    counts = Counter(fault.reason for fault in faults)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     first = faults[0]
     raise DataError(
-        f"{folder} holds {len(faults)} bad samples or shards ({reasons}); the first is in {first.shard}: "
+        f"{folder} holds {len(faults)} bad samples or shards ({counted(faults)}); the first is in {first.shard}: "
         f"{first.message}; repair them, or leave them out with --skip-bad"
     )
+
+
+def counted(faults: Sequence[Fault]) -> str:
+    """Return how many faults there are by reason, the most frequent first."""
+    counts = Counter(fault.reason for fault in faults)
+    return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
 
 
 def faults_table(faults: Sequence[Fault], title: str) -> Table:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -88,11 +89,20 @@ def _manifest_text(place: Place) -> str:
         return place.cache.read(join(place.location, MANIFEST), MAX_MANIFEST).decode()
     path = place.folder / MANIFEST
     if not path.is_file():
-        what = "has no manifest.json, so it is not a packed set"
-        if not place.folder.is_dir():
-            what = "is a file, not the folder of a packed set" if place.folder.exists() else "does not exist"
-        raise DataError(f"{place.folder} {what}; make one with: mixdist pack SOURCE {place.folder}")
+        raise DataError(f"{place.folder} {_what_it_is(place.folder)}")
     return path.read_text(encoding="utf-8")
+
+
+def _what_it_is(folder: Path) -> str:
+    """Say of a place without a manifest what it is, and how a set is made: of its images or tars, or there."""
+    given = quote(str(folder))
+    if not folder.exists():
+        return f"does not exist; make one with: mixdist pack SOURCE {given}"
+    if not folder.is_dir():
+        return f"is a file, not the folder of a packed set; make one of it with: mixdist pack {given} OUT"
+    tars = any(path.suffix == ".tar" for path in folder.iterdir())
+    command = f"mixdist index {given}" if tars else f"mixdist pack {given} OUT"
+    return f"has no {MANIFEST}, so it is not a packed set; make one of it with: {command}"
 
 
 def _open_split(place: Place, name: str, entry: dict[str, Any], classes: int) -> Split:

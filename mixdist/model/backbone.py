@@ -13,7 +13,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mixdist.config.method_section import ModelConfig
-from mixdist.errors import UserError, nearest
+from mixdist.errors import UserError
+from mixdist.model.hints import nearest_model, options_of
 from mixdist.model.masking import gather_patches
 
 
@@ -146,9 +147,7 @@ def build_backbone(config: ModelConfig, image_size: int) -> Backbone:
     """
     name = config.backbone
     if not timm.is_model(name):
-        raise UserError(
-            f"model.backbone '{name}' is not a model of timm {timm.__version__}{nearest(name, timm.list_models())}"
-        )
+        raise UserError(f"model.backbone '{name}' is not a model of timm {timm.__version__}{nearest_model(name)}")
     options = timm_options(config, image_size)
     try:
         # What else loads weights is said here too, so that no option can: they may be a stranger's (model.json).
@@ -159,7 +158,9 @@ def build_backbone(config: ModelConfig, image_size: int) -> Backbone:
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         given = ", ".join(f"{key}={value}" for key, value in options.items())
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"model.backbone '{name}' cannot be built with {given or 'no options'}: {reason}") from error
+        raise UserError(
+            f"model.backbone '{name}' cannot be built with {given or 'no options'}: {reason}{options_of(name, reason)}"
+        ) from error
 
 
 def timm_options(config: ModelConfig, image_size: int) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mixdist.config.schema import Config
-from mixdist.data.packing.summary import print_line
+from mixdist.data.packing.summary import LABEL, print_entry, print_line
 from mixdist.data.samples import Samples
 from mixdist.plan import Plan
 from mixdist.planning.curves import phase_at, points, rate, sparkline
 from mixdist.planning.forecast import Memory, PhaseForecast, Sizes
 
-COLUMNS = 72  # of the curves
+Entry = tuple[str, str]  # label, text
+COLUMNS = 72  # of the curves, at most
+PEAK = len(" up to 0.000123")
 
 
 @dataclass(frozen=True)
@@ -32,36 +34,40 @@ class Told:
 def print_forecast(console: Console, config: Config, samples: Samples, plan: Plan, told: Told) -> None:
     """Print it as lines and a table."""
     print_line(console, f"{config.method.arm}: {config.model.backbone} at {samples.image_size} px")
-    for text in _what(config, samples, told.sizes):
-        print_line(console, text)
+    for label, text in _what(config, samples, told.sizes):
+        print_entry(console, label, text)
     console.print(_table(told.phases))
-    for text in (*_cost(told), *_curves(plan), *(f"note        {note}" for note in plan.notes)):
-        print_line(console, text)
+    curves = _curves(plan, min(COLUMNS, console.width - LABEL - PEAK))
+    for label, text in (*_cost(told), *curves, *(("note", note) for note in plan.notes)):
+        print_entry(console, label, text)
 
 
-def _what(config: Config, samples: Samples, sizes: Sizes) -> list[str]:
+def _what(config: Config, samples: Samples, sizes: Sizes) -> list[Entry]:
     counts, ranks = samples.counts, _ranks(sizes.ranks)
     parameters = ", ".join(f"{group} {count / 1e6:.2f} M" for group, count in sizes.parameters.items())
     return [
-        f"parameters  {parameters}",
-        f"data        SSL {counts.ssl:,} images, SL {counts.sl:,} labelled, {counts.classes} classes; "
-        f"{_shards(samples)}",
-        f"step        {config.train.batch} images: {sizes.share} a rank on {ranks}, {config.data.workers} loading "
-        f"processes each; any number of shards fits, as samples are divided, not shards",
+        ("parameters", parameters),
+        (
+            "data",
+            f"SSL {counts.ssl:,} images, SL {counts.sl:,} labelled, {counts.classes} classes; {_shards(samples)}",
+        ),
+        (
+            "step",
+            f"{config.train.batch} images: {sizes.share} a rank on {ranks}, {config.data.workers} loading processes "
+            f"each; any number of shards fits, as samples are divided, not shards",
+        ),
     ]
 
 
-def _cost(told: Told) -> list[str]:
-    figures, held = told.figures, told.held
-    lines = [f"time        {told.where}"]
+def _cost(told: Told) -> list[Entry]:
+    figures, held, took = told.figures, told.held, ""
     if figures["hours"] is not None:
         ranks = _ranks(told.sizes.ranks)
-        lines = [
-            f"time        {_hours(figures['hours'])} on {ranks}, {figures['gpu_hours']:.2f} GPU hours; {told.where}"
-        ]
+        took = f"{_hours(figures['hours'])} on {ranks}, {figures['gpu_hours']:.2f} GPU hours; "
+    entries = [("time", f"{took}{told.where}")]
     if (ratio := figures["merged_pass_flop_ratio"]) is not None:
-        lines.append(f"merged pass a MIX step does {ratio:.2f} of the operations of an SSL and an SL step")
-    return [*lines, f"memory      about {_bytes(held.total)} a rank: {_parts(held)}"]
+        entries.append(("merged pass", f"a MIX step does {ratio:.2f} of the operations of an SSL and an SL step"))
+    return [*entries, ("memory", f"about {_bytes(held.total)} a rank: {_parts(held)}")]
 
 
 def _ranks(count: int) -> str:
@@ -80,15 +86,15 @@ def _table(phases: list[PhaseForecast]) -> Table:
     return table
 
 
-def _curves(plan: Plan) -> list[str]:
-    steps = points(plan, COLUMNS)
+def _curves(plan: Plan, columns: int) -> list[Entry]:
+    steps = points(plan, max(1, columns))
     rates = [rate(plan, step, "backbone") for step in steps]
     top = max(value for value in rates if value is not None)
     alphas: list[float | None] = []
     for step in steps:
         phase = phase_at(plan, step)
         alphas.append(phase.alpha.at(step - phase.first_step, phase.steps))
-    return [f"lr of B     {sparkline(rates, top)} up to {top:.3g}", f"α           {sparkline(alphas, 1.0)} up to 1"]
+    return [("lr of B", f"{sparkline(rates, top)} up to {top:.3g}"), ("α", f"{sparkline(alphas, 1.0)} up to 1")]
 
 
 def _shards(samples: Samples) -> str:

@@ -103,7 +103,7 @@ def read_run(folder: Path) -> Run:
         UserError: unfinished, of another format version, or damaged; the message is the reason, without the folder.
     """
     if not (folder / "result.json").is_file():
-        raise UserError("unfinished: no result.json; resume it with --resume")
+        raise UserError("unfinished: no result.json; the same mixdist train goes on with it")
     picture = folder / "reconstruction.png"
     return Run(
         folder=folder,
@@ -116,15 +116,24 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def check_format(result: Any) -> None:
+    """Refuse what result.json holds, where it is no result of a run or one of another format version.
+
+    Raises:
+        UserError: saying which.
+    """
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        raise UserError(f'result.json is not that of a mixdist run ("format" should be "{FORMAT}")')
+    if result.get("version") != VERSION:
+        raise UserError(f"result.json has format version {result.get('version')}, this mixdist reads {VERSION}")
+
+
 def _read_result(path: Path) -> Result:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"result.json is not JSON ({error})") from None
-    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise UserError(f'result.json is not that of a mixdist run ("format" should be "{FORMAT}")')
-    if tree.get("version") != VERSION:
-        raise UserError(f"result.json has format version {tree.get('version')}, this mixdist reads {VERSION}")
+    check_format(tree)
     if tree.get("metrics_version", 1) != METRICS_VERSION:
         raise UserError(
             f"metrics.jsonl has format version {tree['metrics_version']}, this mixdist reads {METRICS_VERSION}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +19,7 @@ from mixdist.engine.checkpoint.manifest import Torn
 from mixdist.engine.checkpoint.parts import WEIGHTS
 from mixdist.engine.checkpoint.read import verify
 from mixdist.errors import DataError, UserError
+from mixdist.report.run import check_format
 from mixdist.runfolder import RunFolder
 from mixdist.serving.classifier import Classifier, Weights, build_classifier
 
@@ -85,7 +88,7 @@ def read_run(path: Path) -> FinishedRun:
             f"{path} is not finished (no result.json); train it to its end first: mixdist train --config "
             f"{folder.config}"
         )
-    result, plan = _read(folder.result, ResultFile), _read(folder.plan, PlanFile)
+    result, plan = _result(folder), _read(folder.plan, PlanFile)
     checkpoint = _newest(folder)
     try:
         manifest = verify(checkpoint)
@@ -109,6 +112,17 @@ def read_run(path: Path) -> FinishedRun:
             f"apart; put the run's own task.json in its place"
         )
     return FinishedRun(path, config, task, result, plan.hash, manifest.identity, averaged, weights)
+
+
+def _result(folder: RunFolder) -> ResultFile:
+    """Read result.json of a format version that is known; what is no JSON object is refused by name."""
+    with suppress(OSError, ValueError):
+        content = json.loads(folder.result.read_bytes())
+        try:
+            check_format(content)
+        except UserError as error:
+            raise UserError(f"{folder.path}: {error}") from None
+    return _read(folder.result, ResultFile)
 
 
 def _newest(folder: RunFolder) -> Path:

@@ -72,8 +72,8 @@ def find_items(source: str, view: View, split: str | None = None) -> Iterator[It
         UserError: there is no such thing, or it holds nothing that can be read.
     """
     path = Path(source)
-    if is_remote(source) or (path / MANIFEST).is_file():
-        packed = _open(source)
+    if is_packed(source):
+        packed = open_packed(source)
         splits = list(packed.splits.values()) if split is None else [packed.split(split)]
         return chain.from_iterable(_packed(packed, each, view) for each in splits)
     if split is not None:
@@ -85,8 +85,13 @@ def find_items(source: str, view: View, split: str | None = None) -> Iterator[It
     return _file(path, view, None)
 
 
-def _open(location: str) -> PackedSet:
-    """Open a packed set; a remote one through the cache that training uses."""
+def is_packed(source: str) -> bool:
+    """Tell a packed set, which a URL always names, from files and folders of images."""
+    return is_remote(source) or (Path(source) / MANIFEST).is_file()
+
+
+def open_packed(location: str) -> PackedSet:
+    """Open a packed set; a remote one through the cache that training uses. Raises as `open_set`."""
     cache_dir = DataConfig(sl=location).cache_dir.expanduser()
     return open_set(location, NodeCache(cache_dir, None) if is_remote(location) else None)
 

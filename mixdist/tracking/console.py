@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from mixdist.engine.record import StepRecord
@@ -20,7 +21,6 @@ class Console:
         self._screen = screen
         self._info: RunInfo | None = None
         self._last: Standing | None = None
-        self._record: StepRecord | None = None
         self._accuracy: float | None = None
         self._told_data_bound = False
         self._collapsed = False
@@ -52,13 +52,23 @@ class Console:
         if standing.ends_phase:
             self._screen.line(lines.phase_end(record))
             self._open_phase(record.step)
-        self._last, self._record = standing, record
+        self._last = standing
 
-    def stand(self) -> None:
-        """Take the display off, and write as a line that stays where the run stands by its last record."""
-        self._screen.close()
-        if self._last is not None and self._record is not None:
-            self._screen.line(lines.full(self._record, self._last, self._accuracy))
+    def look(self, info: RunInfo, records: Iterable[StepRecord]) -> None:
+        """Write of all records of a run so far its phase, the last evaluation and where it stands."""
+        self._info = info
+        self._progress = Progress(info.plan, 0)
+        evaluation, state = "", ""
+        for record in records:
+            self._last = self._progress.advance(record)
+            if record.accuracy is not None:
+                self._accuracy, evaluation = record.accuracy, lines.evaluation(record, self._last)
+            state = lines.full(record, self._last, self._accuracy)
+        number, phase = (0, info.plan[0]) if self._last is None else (self._last.number, self._last.phase)
+        opening = lines.phase_start(phase, number, len(info.plan))
+        for text in (*info.title, opening, evaluation, state):
+            if text:
+                self._screen.line(text)
 
     def message(self, text: str) -> None:
         """Write the line; any thread may call this."""
@@ -81,8 +91,9 @@ class Console:
         plan = self._progress.plan
         number = self._progress.phase_after(step)
         if number is not None:
-            done = step - sum(phase.steps for phase in plan[:number])
-            self._screen.line(lines.phase_start(plan[number], number, len(plan), done))
+            within = step > sum(phase.steps for phase in plan[:number])
+            after = f"{step} of {sum(phase.steps for phase in plan)}" if within else ""
+            self._screen.line(lines.phase_start(plan[number], number, len(plan), after))
 
     def _warn_of_collapse(self, record: StepRecord) -> None:
         if record.collapsed and not self._collapsed:

@@ -90,9 +90,9 @@ COLLAPSED = (
 )
 
 
-def phase_start(phase: PhaseInfo, number: int, phases: int, done: int) -> str:
-    """Return the line that opens a phase, ``done`` of whose steps were trained before a resume."""
-    resumed = f", going on after step {done}" if done else ""
+def phase_start(phase: PhaseInfo, number: int, phases: int, after: str = "") -> str:
+    """Return the line that opens a phase, of which a resume goes on ``after`` a step: "STEP of STEPS" of the run."""
+    resumed = f", going on after step {after}" if after else ""
     return f"{phase.name}{GAP}phase {number + 1} of {phases}: {phase.epochs} epochs, {phase.steps} steps{resumed}"
 
 

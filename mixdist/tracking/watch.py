@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,29 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--once", action="store_true", help="show how far it is, and leave")
     options = parser.parse_args(argv)
-    watch(RunFolder(options.run), open_console(), wait=None if options.once else lambda: time.sleep(EVERY_S))
+    folder, console = RunFolder(options.run), open_console()
+    if options.once:
+        look(folder, console)
+    else:
+        watch(folder, console, lambda: time.sleep(EVERY_S))
     return 0
 
 
-def watch(folder: RunFolder, console: Console, wait: Callable[[], None] | None) -> None:
-    """Show the records of a run as they come, until its result is there; ``wait`` None shows what there is.
+def look(folder: RunFolder, console: Console) -> None:
+    """Show how far a run is: whether it trains, its phase, its last evaluation and record, or its result.
+
+    Raises:
+        UserError: there is no run in the folder, or a file of it that cannot be read.
+    """
+    info, result = read_info(folder), _result(folder)
+    title = info.title if result else (*info.title, _halted(folder) or "in training")
+    console.look(replace(info, title=title), Metrics(folder.path / METRICS).new())
+    if result:
+        console.finish(result)
+
+
+def watch(folder: RunFolder, console: Console, wait: Callable[[], None]) -> None:
+    """Show the records of a run as they come, until its result is there.
 
     Raises:
         UserError: there is no run in the folder, or a file of it that cannot be read.
@@ -52,14 +70,10 @@ def watch(folder: RunFolder, console: Console, wait: Callable[[], None] | None) 
         result = _result(folder)  # before the records: what is there once it stands is all
         for record in metrics.new():
             console.log(record)
-        if wait is None and result is None:
-            console.message(_halted(folder) or "in training")
-            console.stand()
-            return
-        if result is None and wait is not None:
+        if result is None:
             state = _halted(folder)
             if state and state != told:
-                console.message(state)
+                console.message(f"{state}; waiting for its next start")
             told = state
             wait()
     console.finish(result)
@@ -141,8 +155,8 @@ def _halted(folder: RunFolder) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     else:
-        return f"{why}; waiting for it"
+        return str(why)
     try:
-        return "" if is_held(folder.lock) else "no process trains here now; waiting for its next start"
+        return "" if is_held(folder.lock) else "no process trains here now"
     except OSError:  # a file system without locks
         return ""

@@ -13,6 +13,8 @@ import pytest
 from launching import QUIET, TINY_VIT, mixdist, result, run, train, train_here
 
 from mixdist.cli import main
+from mixdist.data.packing.division import PackOptions
+from mixdist.data.packing.pack import pack
 
 pytestmark = pytest.mark.slow
 SHORT = {
@@ -164,17 +166,24 @@ def test_a_run_that_is_not_finished_is_refused(copied, refused):
         ("nothing holds no image", ("predict", "run", "nothing")),
         ("pictures has images of class 'oak', which the model does not know", ("evaluate", "run", "pictures")),
         ("pictures/oak has no labelled image", ("evaluate", "run", "pictures/oak")),
+        ("bare has no labels to measure against; mixdist predict says", ("evaluate", "run", "bare")),
+        ("all has no test split (it has: train); name one, as in --split train", ("evaluate", "run", "all")),
+        ("all has no val split", ("evaluate", "run", "all", "--split", "val")),
     ],
 )
 def test_mistakes_get_one_line(copied, packed_sets, refused, said, arguments):
     Path("nothing").mkdir()
     shutil.copytree(packed_sets / "source" / "test" / "ash", "pictures/oak")
+    pack("pictures/oak", Path("bare"), PackOptions(workers=1))
+    pack(str(packed_sets / "source" / "test"), Path("all"), PackOptions(workers=1, test_fraction=0))
     refused(said, *arguments)
 
 
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
+        ("result.json", {"version": 9}, "run: result.json has format version 9, this mixdist reads 1"),
+        ("result.json", {"format": "x"}, "run: result.json is not that of a mixdist run"),
         ("result.json", {"versions": "x"}, "run/result.json is damaged: versions: Input should be an object"),
         ("result.json", {"accuracy": "x"}, "run/result.json is damaged: accuracy: Input should be a valid number"),
         ("plan.json", {"steps": None}, "run/plan.json is damaged: steps: Input should be a valid integer"),

@@ -162,6 +162,11 @@ def test_samples_of_one_checksum_but_other_content_are_no_duplicates(tmp_path):
     assert found(report, "duplicates").level == "ok"
 
 
+def test_a_balanced_set_is_said_to_be_one(tmp_path):
+    report = check(indexed(tmp_path, {"a.tar": samples(20, classes=4)}))
+    assert found(report, "classes").detail == "4 classes of 5 labelled samples each"
+
+
 def test_missing_labels_and_classes_are_said(tmp_path):
     shards = {
         "train-0.tar": [*sample("a", 0), *sample("b", 2), *sample("c")],

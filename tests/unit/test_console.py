@@ -107,7 +107,9 @@ def test_phases_and_evaluations_are_always_written() -> None:
 
 def test_a_resumed_phase_says_where_it_goes_on() -> None:
     _, stream, _ = plain(first_step=340)
-    assert stream.getvalue().splitlines()[-1] == "mix  phase 2 of 2: 30 epochs, 900 steps, going on after step 240"
+    assert (
+        stream.getvalue().splitlines()[-1] == "mix  phase 2 of 2: 30 epochs, 900 steps, going on after step 340 of 1000"
+    )
 
 
 def test_plain_output_holds_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,8 +86,14 @@ def test_a_missing_split_says_how_to_make_one(tmp_path):
 def test_no_set_is_opened_where_there_is_none(tmp_path):
     with pytest.raises(DataError, match="does not exist; make one with: mixdist pack"):
         open_set(tmp_path / "nothing")
-    with pytest.raises(DataError, match=r"has no manifest\.json, so it is not a packed set"):
-        open_set(tmp_path)
+    (tmp_path / "some images").mkdir()
+    with pytest.raises(
+        DataError, match=r"has no manifest\.json, .*; make one of it with: mixdist pack '.*some images' OUT"
+    ):
+        open_set(tmp_path / "some images")
+    (tmp_path / "some images/0.tar").touch()
+    with pytest.raises(DataError, match=r"make one of it with: mixdist index '.*some images'$"):
+        open_set(tmp_path / "some images")
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="file is a file, not the folder of a packed set"):
         open_set(tmp_path / "file")

@@ -392,6 +392,12 @@ def test_what_contradicts_itself_is_refused(tmp_path, names, options, match):
         splits_of(tmp_path, names, **options)
 
 
+def test_a_folder_of_images_is_to_be_packed(tmp_path):
+    class_folders(tmp_path, "cat")
+    with pytest.raises(UserError, match=r"holds images, not tars; pack them: mixdist pack \S+ OUT$"):
+        index(tmp_path)
+
+
 def test_a_test_fraction_is_stratified_nested_and_points_into_the_same_shards(tmp_path):
     one(tmp_path, samples(40, classes=4))
     one(tmp_path, samples(10, classes=4, prefix="t"), "train-1.tar")

@@ -29,6 +29,7 @@ from mixdist.errors import UserError
 from mixdist.keyed import make_key, uniform
 from mixdist.model.backbone import Backbone, build_backbone
 from mixdist.model.heads import AeHead
+from mixdist.model.hints import nearest_model
 from mixdist.model.masking import random_mask, to_images
 from mixdist.model.mixmodel import build_model
 
@@ -284,6 +285,20 @@ def test_a_timm_family_trains_one_step_of_each_phase(set_of_32_px, tmp_path, fam
     assert seen == [("ssl", False, True), ("mix", False, False), ("sl", True, False)]
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("vit_tinny", "vit_tiny_patch16_224"),
+        ("deit_tiny", "deit_tiny_patch16_224"),
+        ("resnet", "resnet18"),
+        ("resnt18", "resnet18"),
+        ("convnxt_tiny", "convnext_tiny"),
+    ],
+)
+def test_a_name_cut_short_or_mistyped_is_answered_with_a_model_of_its_family(given, meant):
+    assert nearest_model(given) == f"; did you mean '{meant}'?"
+
+
 def test_a_name_that_timm_does_not_know_is_refused_with_the_nearest():
     with pytest.raises(UserError, match=r"'resnet81' is not a model of timm .*; did you mean 'resnet\d+'\?"):
         build_backbone(ModelConfig(backbone="resnet81"), 32)
@@ -292,7 +307,10 @@ def test_a_name_that_timm_does_not_know_is_refused_with_the_nearest():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ({"options": {"dept": 2}}, r"'vit_tiny_patch16_224' cannot be built with dept=2.*: .*dept"),
+        (
+            {"options": {"dept": 2}},
+            r"'vit_tiny_patch16_224' cannot be built with dept=2.*: .*dept'; it takes .*, num_heads, .*mean 'depth'\?$",
+        ),
         ({"options": {"embed_dim": 50}}, "cannot be built with embed_dim=50, img_size=32: dim should be divisible"),
         ({"options": {"img_size": 64}}, "cannot be built with img_size=64: Input height"),
         ({"patch_size": 5}, r"model\.patch_size 5 does not divide the image size 32"),

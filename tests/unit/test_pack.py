@@ -90,6 +90,7 @@ def test_the_manifest_describes_the_set(pets, tmp_path):
         "label_column": None,
         "video": None,
         "fps": None,
+        "skip_bad": False,
         "seed": 3,
     }
     assert found["splits"]["test"]["per_class"] == {"cat": 4, "dog": 4, "eel": 4}
@@ -282,6 +283,7 @@ def test_shares_of_images_without_labels_are_refused(tmp_path, options):
     [
         ("cat/broken.jpg", b"\xff\xd8\xff\xe0 not a jpeg"),
         ("cat/broken.png", b""),
+        ("cat/empty.jpg", b""),
         ("cat/broken.tif", b"II*\0\x08\0\0\0\xff\xff"),
         ("cat/broken.gif", b"hello"),
     ],
@@ -471,7 +473,7 @@ def test_unlabelled_images_are_offered_as_the_ssl_set(tmp_path, capsys):
         (["pack", "nothing", "out"], "SOURCE nothing is not a folder"),
         (["pack", "digits"], "the following arguments are required: OUT"),
         (["pack", "digits", "out", "--shard-size", "many"], "argument --shard-size: invalid int value: 'many'"),
-        (["pack", "digits", "out", "--sede", "1"], "unrecognized arguments: --sede"),
+        (["pack", "digits", "out", "--sede", "1"], "unrecognized arguments: --sede 1; did you mean '--seed'?"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(command, message, capsys, tmp_path, monkeypatch):

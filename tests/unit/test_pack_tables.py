@@ -165,6 +165,27 @@ def test_a_spreadsheets_byte_order_mark_and_blank_lines_are_read_over(tmp_path):
     assert labels(read_source(str(tmp_path / "list.csv"))) == {"a": "cat"}
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_columns_may_be_separated_as_spreadsheets_of_any_country_do(tmp_path, suffix, separator):
+    write_images(tmp_path, "a,b.png", "c;d.png")
+    lines = ["path|label", '"a,b.png"|cat', '"c;d.png"|"dog, small"', ""]
+    (tmp_path / f"list.{suffix}").write_text("\n\n".join(lines).replace("|", separator))
+    assert labels(read_source(str(tmp_path / f"list.{suffix}"))) == {"a_b": "cat", "c_d": "dog, small"}
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Test"])
+def test_a_test_split_may_be_called_as_a_test_folder_is(tmp_path, name):
+    write_images(tmp_path, "a.png", "b.png", "c.png")
+    rows = (("a.png", "cat", "Train"), ("b.png", "cat", name))
+    assert labels(read_source(str(table(tmp_path / "list.csv", *rows, header=(*HEADER, "split")))), "test") == {
+        "b": "cat"
+    }
+    other = "val" if name == "Test" else "test"
+    both = table(tmp_path / "list.csv", *rows, ("c.png", "cat", other), header=(*HEADER, "split"))
+    refused(both, r"list\.csv has more than one split to test on \(test, val.*\); keep the rows of one")
+
+
 def test_webdataset_reads_a_partly_labelled_table(tmp_path):
     rows = listed(tmp_path, "cat", "dog", images=4)
     rows[2] = (rows[2][0], "")
@@ -204,7 +225,10 @@ def test_a_zero_byte_is_named_by_line(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (("b.png", "cat", "tset"), "line 3: split 'tset' is unknown; it should be train or test; did you mean 'test'"),
+        (
+            ("b.png", "cat", "tset"),
+            r"line 3: split 'tset' is .*train or one of test, val, .*; did you mean 'test'\? --skip-bad leaves it out$",
+        ),
         (("b.png", "", "test"), "line 3: a test image needs a label"),
         (("b.png", "dog", "test"), "line 3: class dog has test images but no labelled train image"),
     ],
@@ -218,7 +242,7 @@ def test_splits_that_cannot_be_used_are_named_by_line(tmp_path, row, message):
     ("content", "message"),
     [
         (b"", r"list\.csv has no column 'path' \(its first line has: nothing\)"),
-        (b"paths,label\n", r"no column 'path' .*has: paths, label\); did you mean 'paths'\?; name .* --path-column"),
+        (b"paths,label\n", r"no column 'path' .*has: paths, label\); name .* --path-column; did you mean 'paths'\?$"),
         (b"path,path,label\n", "more than one column 'path'"),
         (b"path,label\nb.png,cat\n\xff.png,cat\n", r"list\.csv, line 3: not UTF-8 text .*; save as UTF-8"),
         ("path,label\n".encode("utf-16"), r"list\.csv, line 1: not UTF-8 text"),

@@ -16,8 +16,7 @@ from mixdist.cli import main
 from mixdist.data.decode import decode
 from mixdist.data.packing import torchvision_sets
 from mixdist.data.packing.division import PackOptions, divide
-from mixdist.data.packing.measure import Measure
-from mixdist.data.packing.pack import AHEAD, _members
+from mixdist.data.packing.pack import AHEAD, _encoded
 from mixdist.data.packing.reading import Reading
 from mixdist.data.packing.reencode import lossless
 from mixdist.data.packing.sources import read_source
@@ -88,10 +87,10 @@ def test_images_are_encoded_as_packing_goes_and_not_before(root, monkeypatch):
     options = PackOptions(workers=2, reading=Reading(root=root))
     train = divide(read_source("torchvision:MNIST", options.reading), options)["train"]
     assert not encoded
-    members = _members(train, Measure(), options)
-    next(members)
+    images = _encoded(train, options)
+    next(images)
     assert 1 <= len(encoded) <= AHEAD * 2
-    members.close()
+    images.close()
 
 
 def test_sets_of_image_files_keep_the_files_bytes(tmp_path):

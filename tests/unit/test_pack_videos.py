@@ -160,7 +160,9 @@ def test_a_broken_video_is_named_and_nothing_is_left(films, tmp_path, video, dam
     shutil.copy(films / "cat/1.mp4", tmp_path / "source/a.mp4")
     whole = (films / "cat/0.mp4").read_bytes()
     (tmp_path / "source/bad.mp4").write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-    with pytest.raises(DataError, match=r"^video .*source/bad\.mp4 cannot be read: .+; repair or remove it$"):
+    with pytest.raises(
+        DataError, match=r"^video .*source/bad\.mp4 cannot be read: .+; repair or remove it; --skip-bad leaves it out$"
+    ):
         run(tmp_path / "source", tmp_path / "set", video=video)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 

@@ -83,7 +83,7 @@ def test_a_run_that_nobody_trains_or_that_was_stopped_says_so_once(folder: RunFo
 
     shown = see(folder, stop())
     assert shown.count("no process trains here now; waiting for its next start") == 1
-    assert shown.count("stopped by SIGTERM on rank 0 at step 7 of 120; waiting for it") == 1
+    assert shown.count("stopped by SIGTERM on rank 0 at step 7 of 120; waiting for its next start") == 1
 
 
 def test_once_shows_how_far_it_is_and_leaves(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,6 +94,32 @@ def test_once_shows_how_far_it_is_and_leaves(folder: RunFolder, capsys: pytest.C
     with folder.held():
         assert main(["watch", str(folder.path), "--once"]) == 0
     assert "in training" in capsys.readouterr().out.splitlines()
+
+
+def test_once_replays_nothing(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder.path / "metrics.jsonl").write_text("".join(LINES[:50]))  # SSL, MIX and a quarter of SL
+    folder.write_stopped(100, "stopped by SIGTERM on rank 0 at step 100 of 120")
+    assert main(["watch", str(folder.path), "--once"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:3] == [
+        f"watching {folder.path}",
+        "stopped by SIGTERM on rank 0 at step 100 of 120",
+        "sl  phase 3 of 3: 4 epochs, 40 steps",
+    ]
+    assert shown[3].startswith("sl  epoch 2/4  step 20/40  top-1")
+    assert shown[4].startswith("sl  epoch 2/4  step 20/40  loss")
+    assert "ETA phase" in shown[4]
+    assert len(shown) == 5
+    folder.result.write_bytes((write_run(folder.path / "other") / "result.json").read_bytes())
+    assert main(["watch", str(folder.path), "--once"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert "accuracy    70.00 % top-1" in "\n".join(shown)
+    assert len(shown) < 12
+
+
+def test_once_before_the_first_record_says_the_phase(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", str(folder.path), "--once"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "ssl  phase 1 of 3: 4 epochs, 40 steps"
 
 
 def test_a_finished_run_is_shown_with_its_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,6 +137,10 @@ def _balance(packed: PackedSet, split: Split) -> list[Finding]:
         )
         return [Finding("warning", split.name, "classes", detail)]
     small, large = int(counts.argmin()), int(counts.argmax())
+    if counts[small] == counts[large]:
+        return [
+            Finding("info", split.name, "classes", f"{len(counts)} classes of {counts[small]:,} labelled samples each")
+        ]
     detail = (
         f"{len(counts)} classes of {counts[small]:,} ('{packed.classes[small]}') to {counts[large]:,} "
         f"('{packed.classes[large]}') labelled samples"

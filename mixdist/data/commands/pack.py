@@ -32,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
         shard_bytes=arguments.shard_bytes,
         seed=arguments.seed,
         overwrite=arguments.overwrite,
-        reading=Reading(arguments.root, arguments.path_column, arguments.label_column, arguments.download),
+        reading=Reading(
+            arguments.root, arguments.path_column, arguments.label_column, arguments.download, arguments.skip_bad
+        ),
         encoding=Encoding(arguments.resize, arguments.quality, arguments.keep_bytes),
         video=VideoOptions(arguments.video, arguments.fps),
         **({} if arguments.workers is None else {"workers": arguments.workers}),
@@ -60,6 +62,7 @@ def _parser() -> Parser:
     add("--workers", type=int, metavar="N", help="threads that decode (default: the number of cores)")
     add("--video", choices=(FRAMES, CLIPS), help="pack videos as images or as clips (default: leave them out)")
     add("--fps", type=float, metavar="F", help=f"images taken of each second of a video (default: {FPS:g})")
+    add("--skip-bad", action="store_true", help="leave out bad samples and list them, instead of refusing")
     add("--overwrite", action="store_true", help="replace OUT if it is a packed set")
     return parser
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
 from mixdist.data.indexing.options import IndexOptions
+from mixdist.data.packing.folders import TEST_NAMES, is_image
 from mixdist.data.subset import smallest_fraction, stratified
 from mixdist.errors import UserError
 
 # As a word of its own: "imagenet1k-validation-07.tar" is a test shard, "valley-07.tar" is not.
-TEST_WORDS = ("test", "val", "valid", "validation")
-_WORD = re.compile(rf"(?<![a-z])({'|'.join(TEST_WORDS)})(?![a-z])")
+_WORD = re.compile(rf"(?<![a-z])({'|'.join(TEST_NAMES)})(?![a-z])")
 
 
 def find_shards(folder: Path, options: IndexOptions) -> dict[str, list[str]]:
@@ -30,6 +31,8 @@ def find_shards(folder: Path, options: IndexOptions) -> dict[str, list[str]]:
     if unprintable:
         raise UserError(f"the name of {unprintable[0]!a} in {folder} is not printable text; rename it")
     if not names:
+        if any(is_image(path.name) for path in folder.rglob("*")):
+            raise UserError(f"{folder} holds images, not tars; pack them: mixdist pack {quote(str(folder))} OUT")
         raise UserError(f"{folder} holds no .tar files; give the folder that holds the tars, unpacked from gzip")
     test = _matching(names, options.test, "--test") if options.test is not None else _by_words(folder, names)
     if options.train is not None:

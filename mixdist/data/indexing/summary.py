@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mixdist.data.faults import faults_table
 from mixdist.data.indexing.candidates import Tally
+from mixdist.data.packing.next_step import next_command
 from mixdist.data.packing.summary import print_line, splits_table
 
 
@@ -27,8 +28,5 @@ def print_summary(folder: Path, manifest: dict[str, Any], tally: Tally, console:
     if tally.left_out:
         counts = ", ".join(f"{count} {extension}" for extension, count in tally.left_out.most_common())
         print_line(console, f"members never opened, by extension: {counts}")
-    data = "--data.sl" if manifest["classes"] else "--data.sl LABELLED_SET --data.ssl"
     print_line(console, f"check: mixdist check {shlex.quote(str(folder))}")
-    print_line(
-        console, f"next: torchrun --standalone --nproc_per_node=1 -m mixdist.train {data} {shlex.quote(str(folder))}"
-    )
+    print_line(console, f"next: {next_command(folder, manifest)}")

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mixdist.data.decode import decode, refuse_bomb
 from mixdist.data.packing.folders import Sample
 from mixdist.data.packing.reencode import Encoding, reencode
+from mixdist.data.packing.unusable import ADVICE
 from mixdist.errors import DataError
 
 KEPT_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")  # what PNG stores without loss
 MAX_SIDE = 2**16 - 1  # the index holds heights and widths as uint16
 MAX_BYTES = 2**32 - 1  # and sizes as uint32
+EXIF_HEAD = 2**16  # bytes of a JPEG that hold its first segment, where EXIF data stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Encoded:
     frames: int = 1  #: of a video clip; 1 for a still image
     milliseconds: int = 0  #: length of a video clip; 0 for a still image
     measured: int = 1  #: frames that ``sums`` covers
+    turned: bool = False  #: the source has an EXIF orientation that says to turn or mirror it
 
 
 def encode(sample: Sample, encoding: Encoding) -> Encoded:
@@ -44,13 +47,15 @@ def encode(sample: Sample, encoding: Encoding) -> Encoded:
     """
     try:
         content = Path(sample.path).read_bytes() if sample.content is None else sample.content()
+        if not content:
+            raise ValueError("the file is empty")
         extension = image_type(content)
         if extension is None:
             content, extension = _as_png(content), "png"
         encoded = examine(reencode(content, extension, encoding)[0])
     except (OSError, ValueError) as error:
-        raise DataError(f"{sample.origin}image {sample.path} cannot be read: {error}; repair or remove it") from error
-    return replace(encoded, metadata=read_metadata(sample.metadata))
+        raise DataError(f"{sample.origin}image {sample.path} cannot be read: {error}{ADVICE}") from error
+    return replace(encoded, metadata=read_metadata(sample.metadata), turned=_is_turned(content))
 
 
 def examine(content: bytes) -> Encoded:
@@ -84,6 +89,17 @@ def image_type(content: bytes) -> str | None:
     return "webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
 
 
+def _is_turned(content: bytes) -> bool:
+    """Tell whether a JPEG, PNG or WebP image has an EXIF orientation other than upright; few have EXIF data at all."""
+    if image_type(content) == "jpg" and b"Exif\0\0" not in content[:EXIF_HEAD]:
+        return False
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return "exif" in image.info and image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # as above; the image itself has been decoded
+        return False
+
+
 def _as_png(content: bytes) -> bytes:
     """Re-encode the first frame without loss; CMYK and the like become RGB, which is what training sees."""
     file = io.BytesIO()
@@ -113,5 +129,5 @@ def read_metadata(path: str | None) -> bytes | None:
         content = Path(path).read_bytes()
         json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error}); repair or remove it") from error
+        raise DataError(f"{path} is not JSON ({error}){ADVICE}") from error
     return content

@@ -11,6 +11,7 @@ from pathlib import Path
 from mixdist.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+TEST_NAMES = ("test", "val", "valid", "validation")  # of folders, and of a table's splits, that become "test"
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 
 

@@ -12,6 +12,7 @@ class Measure:
 
     def __init__(self) -> None:
         self.sizes: set[tuple[int, int]] = set()  #: (height, width) of all images added
+        self.turned = 0  #: images with an EXIF orientation that says to turn or mirror them
         self._pixels = 0
         self._sums = [0, 0, 0]
         self._squares = [0, 0, 0]
@@ -19,6 +20,7 @@ class Measure:
     def add(self, image: Encoded) -> None:
         """Add one image, or those frames of a clip that were measured."""
         self.sizes.add((image.height, image.width))
+        self.turned += image.turned
         self._pixels += image.height * image.width * image.measured
         for channel in range(3):
             self._sums[channel] += int(image.sums[0, channel])

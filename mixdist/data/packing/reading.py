@@ -23,6 +23,7 @@ class Reading:
     path_column: str | None = None  #: None: "path"
     label_column: str | None = None  #: None: "label"
     download: bool = False  #: let torchvision fetch what ``root`` lacks
+    skip_bad: bool = False  #: leave out what cannot be used, of any kind of source, instead of refusing the source
 
     def refuse_all_but(self, source: str, *taken: str) -> None:
         """Refuse options that were given and that this kind of source does not take, with a ``UserError``."""

@@ -6,10 +6,20 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mixdist.data.faults import Fault
 from mixdist.data.index import UNLABELLED
 from mixdist.data.packing.annotations import ANNOTATIONS, annotated_samples
 from mixdist.data.packing.digits import CLASSES, digit_samples
-from mixdist.data.packing.folders import IMAGE_SUFFIXES, Sample, entries, find_images, is_image, is_video, leave_out
+from mixdist.data.packing.folders import (
+    IMAGE_SUFFIXES,
+    TEST_NAMES,
+    Sample,
+    entries,
+    find_images,
+    is_image,
+    is_video,
+    leave_out,
+)
 from mixdist.data.packing.keys import unique_keys
 from mixdist.data.packing.reading import NOTHING_SAID, Reading
 from mixdist.data.packing.tables import TABLE_SUFFIXES, is_table, read_table
@@ -17,7 +27,6 @@ from mixdist.data.packing.torchvision_sets import PREFIX, torchvision_set
 from mixdist.errors import UserError, nearest
 
 DIGITS = "digits"
-TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Source:
     classes: tuple[str, ...]  #: names by number; empty where nothing is labelled
     splits: dict[str, list[Sample]]  #: "train", and "test" where the source has one
     left_out: Counter[str]  #: files that are no images, by extension
+    faults: tuple[Fault, ...] = ()  #: what was to be a sample and cannot be used
 
 
 def is_place(source: str) -> bool:
@@ -49,7 +59,8 @@ def read_source(source: str, reading: Reading = NOTHING_SAID) -> Source:
         return Source("torchvision", name, *torchvision_set(name, reading), Counter())
     if is_table(source) and not Path(source).is_dir():
         reading.refuse_all_but(source, "root", "path_column", "label_column")
-        found = Source("table", Path(source).name, *read_table(Path(source), reading), Counter())
+        classes, splits, faults = read_table(Path(source), reading)
+        found = Source("table", Path(source).name, classes, splits, Counter(), faults)
     else:
         reading.refuse_all_but(source)
         if source == DIGITS:
@@ -72,10 +83,10 @@ def _folder(source: str) -> Source:
         )
     folders, files = entries(folder)
     images = [file for file in files if is_image(file) or is_video(file)]
-    held_out = [name for name in TEST_FOLDERS if name in folders]
+    held_out = [name for name in TEST_NAMES if name in folders]
     if "train" in folders and held_out:
         return _split_folders(folder, folders, files)
-    if folders and set(folders) <= {"train", *TEST_FOLDERS}:
+    if folders and set(folders) <= {"train", *TEST_NAMES}:
         missing = "train" if "train" not in folders else "test (or val, valid, validation)"
         raise UserError(
             f"{folder} has a {folders[0]} folder but no {missing} folder; "
@@ -92,7 +103,7 @@ def _folder(source: str) -> Source:
 
 
 def _split_folders(folder: Path, folders: list[str], files: list[str]) -> Source:
-    chosen, passed_over = _test_folder(folder, [name for name in TEST_FOLDERS if name in folders])
+    chosen, passed_over = _test_folder(folder, [name for name in TEST_NAMES if name in folders])
     others = [f"{name}/" for name in folders if name not in ("train", chosen, *passed_over)]
     others += [file for file in files if is_image(file)]
     if others:

@@ -17,11 +17,13 @@ import numpy as np
 import simplejpeg
 from rich.progress import Progress
 
+from mixdist.data.faults import Fault
 from mixdist.data.packing.encode import MAX_BYTES, MAX_SIDE, Encoded, channel_sums, encode, read_metadata
 from mixdist.data.packing.folders import Sample
 from mixdist.data.packing.keys import unique_keys
 from mixdist.data.packing.reencode import Encoding
 from mixdist.data.packing.sources import Source, is_place
+from mixdist.data.packing.unusable import ADVICE, or_fault
 from mixdist.data.video.container import HEAD, container
 from mixdist.data.video.frames import sampled_frames
 from mixdist.data.video.probe import Clip, probe
@@ -67,11 +69,11 @@ def without_videos(
 ) -> Iterator[Source]:
     """Give the source with its videos left out, taken apart into images, or as clips, as the options say.
 
-    The images lie in a folder beside ``out``, OUT.frames.partial, until the block ends.
+    The images lie in a folder beside ``out``, OUT.frames.partial, until the block ends. Videos that cannot be taken
+    apart are left out, and are among the source's faults.
 
     Raises:
         UserError: nothing is left of the source or of one of its classes, no ffmpeg, or the disk refuses.
-        DataError: a video cannot be read; the message names it.
     """
     if not any(sample.video for samples in source.splits.values() for sample in samples):
         yield source
@@ -108,17 +110,20 @@ def _left_out(source: Source) -> Source:
 
 def _apart(source: Source, take_apart: Callable[[Sample], list[Sample]], workers: int, progress: Progress) -> Source:
     splits = {}
+    faults = list(source.faults)
     with ThreadPoolExecutor(workers) as pool:
         try:
             for name, samples in source.splits.items():
-                parts = progress.track(pool.map(take_apart, samples), len(samples), description=f"videos of {name}")
-                images = [image for part in parts for image in part]
+                found = pool.map(partial(or_fault, take_apart), samples)
+                parts = list(progress.track(found, len(samples), description=f"videos of {name}"))
+                faults += [part for part in parts if isinstance(part, Fault)]
+                images = [image for part in parts if not isinstance(part, Fault) for image in part]
                 keys = unique_keys(image.key for image in images)
                 splits[name] = [replace(image, key=key) for key, image in zip(keys, images, strict=True)]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return replace(source, splits=splits)
+    return replace(source, splits=splits, faults=tuple(faults))
 
 
 def _take_apart(sample: Sample, folder: Path, fps: float) -> list[Sample]:
@@ -192,4 +197,4 @@ def examine_clip(content: bytes) -> Encoded:
 
 
 def _unreadable(sample: Sample, error: Exception) -> DataError:
-    return DataError(f"{sample.origin}video {sample.path} cannot be read: {error}; repair or remove it")
+    return DataError(f"{sample.origin}video {sample.path} cannot be read: {error}{ADVICE}")

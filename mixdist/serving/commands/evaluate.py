@@ -12,13 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mixdist.arguments import Parser, refuse_below_one, written
-from mixdist.data.index import MANIFEST
 from mixdist.data.packing.summary import plain_or_terminal, print_line
-from mixdist.data.remote.urls import is_remote
 from mixdist.errors import UserError, nearest
 from mixdist.files import write_json
 from mixdist.serving.commands.predict import LISTED, UNREAD
-from mixdist.serving.items import Item, find_items
+from mixdist.serving.items import Item, find_items, is_packed, open_packed
 from mixdist.serving.predict import predict
 from mixdist.serving.scoring import Scored, score
 from mixdist.serving.served import Served, load_model
@@ -36,14 +34,27 @@ def main(argv: Sequence[str]) -> int:
     refuse_below_one(batch=options.batch or 1, threads=options.threads)
     served = load_model(options.model)
     classes = served.task.classes
-    packed = is_remote(options.data) or (Path(options.data) / MANIFEST).is_file()
-    items = _labelled(options.data, options.split or ("test" if packed else None), served)
+    split = _split(options.data, options.split) if is_packed(options.data) else options.split
+    items = _labelled(options.data, split, served)
     scored = score(predict(served, items, options.batch or served.batch, options.threads), classes)
     _print(scored, classes, served.accuracy)
     if options.json:
         with written("--json", options.json):
             write_json(options.json, scored.as_dict(classes))
     return UNREAD if scored.unread else 0
+
+
+def _split(data: str, given: str | None) -> str:
+    """Return the split of a packed set to measure on: the test split, where none is named."""
+    packed = open_packed(data)
+    if not packed.classes:
+        raise UserError(f"{data} has no labels to measure against; mixdist predict says what its images are")
+    if given is None and "test" not in packed.splits:
+        raise UserError(
+            f"{data} has no test split (it has: {', '.join(packed.splits)}); name one, as in --split train, or pack it "
+            f"again with --test-fraction"
+        )
+    return given or "test"
 
 
 def _labelled(data: str, split: str | None, served: Served) -> list[Item]:
