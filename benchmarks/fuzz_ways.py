@@ -118,11 +118,13 @@ def pooled(packed: PackedSet, split: Split, size: int, alone: World) -> tuple[in
         seed=0,
         cache="none",
         folder=packed.folder,
+        limit_bytes=None,
         workers=1,
         batch=rows,
         asks=1,
         ahead=0,
         world=alone,
+        alive=lambda: None,
     )
     pool = PooledImages(access.setup(packed, split, rows), access.workers, access.ahead, 1)
     try:
