@@ -90,7 +90,7 @@ def warnings(capsys, source, out, *options):
 
 def test_folders_that_were_hardly_meant_as_classes_are_doubted(tmp_path, capsys):
     (one,) = warnings(capsys, class_folders(tmp_path / "a", "photographs"), tmp_path / "1")
-    assert "one class only, photographs" in one
+    assert "one class only ('photographs')" in one
     (unlabelled,) = warnings(capsys, class_folders(tmp_path / "b", "dent", "Unlabelled", "intact"), tmp_path / "2")
     assert "packed as a class: Unlabelled; " in unlabelled
     assert "empty label" in unlabelled
