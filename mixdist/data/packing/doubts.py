@@ -21,8 +21,8 @@ def doubts(manifest: dict[str, Any]) -> list[str]:
     classes, found = manifest["classes"], []
     if len(classes) == 1:
         found.append(
-            f"there is one class only ('{_short(classes[0])}'), so nothing to tell apart; where its sub-folders are the "
-            f"classes, pack that folder"
+            f"there is one class only ('{_short(classes[0])}'), so nothing to tell apart; where its sub-folders are "
+            f"the classes, pack that folder"
         )
     if unlabelled := [name for name in classes if name.lower() in WITHOUT_LABEL]:
         found.append(
