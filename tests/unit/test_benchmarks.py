@@ -75,13 +75,13 @@ def test_the_peers_that_are_installed_are_measured_in_both_tasks(
 def test_a_folder_without_images_of_the_benchmarks_size_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "set" / "a").mkdir(parents=True)
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "set" / "a" / "0.jpg")
-    done = benchmark("loader", "--data", tmp_path / "set", "--work", tmp_path / "work")
+    done = benchmark("loader", "--data", tmp_path / "set", "--work", tmp_path / "work", "--cores", "1")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert "64 x 64" in done.err
 
 
 def test_a_row_that_is_not_known_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    done = benchmark("loader", "--data", tmp_path, "--rows", "mixdits")
+    done = benchmark("loader", "--data", tmp_path, "--rows", "mixdits", "--cores", "1")
     assert done.code == 2
     assert "webdataset_fast" in done.err
 

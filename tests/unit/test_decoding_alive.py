@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from feeds import ALONE, UNEVEN, config
 
-from mixdist.data import cache, images
+from mixdist.data import decoded, images
 from mixdist.data.open import open_feed
 from mixdist.data.samples import find_samples
 
@@ -16,7 +16,7 @@ def test_every_chunk_that_is_decoded_is_a_sign_of_life(
 ) -> None:
     signs, touched = [], []
     monkeypatch.setattr(images, "CHUNK", 8)
-    monkeypatch.setattr(cache, "touch", touched.append)
+    monkeypatch.setattr(decoded, "touch", touched.append)
     settings = config(sets / "whole", data__cache=kind, data__cache_dir=tmp_path)
     samples = find_samples(settings)
     open_feed(settings, samples, ALONE, alive=lambda: signs.append(0))

@@ -199,10 +199,8 @@ def test_an_unlabelled_and_a_broken_video_of_a_table(films, tmp_path, video):
     split = packed(table, tmp_path / "set", video=video, reading=reading).split("train")
     assert [key for key in split.index["key"][split.labels < 0] if b"new" in key]
     (tmp_path / "odd/new.mp4").write_bytes(b"no video")
-    with pytest.raises(
-        DataError,
-        match=rf"^{table}, line 16: video .*new\.mp4 cannot be read: .+; repair or remove .*; --skip-bad leaves it out$",
-    ):
+    wanted = rf"^{table}, line 16: video .*new\.mp4 cannot be read: .+; repair or remove .*; --skip-bad leaves it out$"
+    with pytest.raises(DataError, match=wanted):
         run(table, tmp_path / "other", video=video, reading=reading)
 
 
