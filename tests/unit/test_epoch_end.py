@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_run import make_trainer, tiny_config, tiny_set, weights
 
-from mixdist.data.stream import TestStream
+from mixdist.data import stream
 from mixdist.engine.checkpoint.read import verify
 from mixdist.engine.turns import LeftOff, turns
 from mixdist.errors import StoppedError
@@ -53,16 +53,16 @@ def at_batch(monkeypatch):
     """Arrange for a call just before the batch of a number, from 1, is looked at."""
 
     def arrange(number, call):
-        own, count = TestStream.__iter__, itertools.count(1)
+        own, count = stream.TestStream.__iter__, itertools.count(1)
 
-        def looked_at(stream):
-            with closing(own(stream)) as batches:
+        def looked_at(own_stream):
+            with closing(own(own_stream)) as batches:
                 for batch in batches:
                     if next(count) == number:
                         call()
                     yield batch
 
-        monkeypatch.setattr(TestStream, "__iter__", looked_at)
+        monkeypatch.setattr(stream.TestStream, "__iter__", looked_at)
 
     return arrange
 
