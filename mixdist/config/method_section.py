@@ -22,8 +22,12 @@ class MethodConfig(Section):
     )
     loss_ratio_start: float = Field(1.0, ge=0, le=1, description="where an annealed α comes from (never reached)")
     loss_ratio_end: float = Field(0.0, ge=0, le=1, description="where an annealed α goes to (never reached)")
-    input_ratio: float = Field(
-        0.5, ge=0, le=1, description="λ of Eq. 2, share of x_sl in x_mix, where D_ssl and D_sl differ"
+    input_ratio: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="λ of Eq. 2, share of x_sl in x_mix; default: 0.5 where D_ssl is another set, or the unlabelled "
+        "images alone; 1 where it is the same set, labelled or not: x_mix = x_sl",
     )
     mix_samples: Literal["labelled", "all"] = Field(
         "labelled",

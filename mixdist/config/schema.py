@@ -64,6 +64,13 @@ class Config(Section):
                 )
 
     @property
+    def input_ratio(self) -> float:
+        """λ of Eq. 2, as set or by default."""
+        if self.method.input_ratio is not None:
+            return self.method.input_ratio
+        return 0.5 if self.ssl_set != self.data.sl or self.data.ssl_only_unlabelled else 1.0
+
+    @property
     def ssl_set(self) -> str:
         """Where D_ssl lies: ``data.ssl``, or D_sl's place."""
         return self.data.ssl or self.data.sl

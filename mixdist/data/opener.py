@@ -95,7 +95,7 @@ class Opener:
             augmentation=augmentation,
             own=Statistics.of(own.mean, own.std, device),
             partner=Statistics.of(partner.mean, partner.std, device),
-            input_ratio=self.config.method.input_ratio,
+            input_ratio=self.config.input_ratio,
         )
 
     def stream(

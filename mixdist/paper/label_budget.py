@@ -73,7 +73,6 @@ def _jobs(options: argparse.Namespace, changes: Mapping[str, str], place: Path) 
                     "data.labelled_fraction": share,
                     "data.subset_seed": seed,
                     "method.arm": arm,
-                    "method.input_ratio": 1.0,  # x_mix = x_sl at every share, as the paper has it with all labels
                     "seed": seed,
                     "run.dir": str(place / name),
                 }

@@ -80,8 +80,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def make_trainer(argv: list[str], work: Path, world: World) -> Trainer:
-    """Build a run of one epoch in each phase, an epoch being one batch; over random pixels unless a set is given."""
+def make_trainer(argv: list[str], work: Path, world: World, pixels: bool = False) -> Trainer:
+    """Build a run of one epoch in each phase; over one batch of random pixels unless a set is given.
+
+    Args:
+        argv: of `mixdist train`.
+        work: folder for what is made.
+        world: of one process.
+        pixels: random ones whatever set is given.
+    """
     nothing, defaults = str(work / "no-set"), work / "defaults.yaml"
     defaults.write_text(yaml.safe_dump({"data": {"sl": nothing}, "train": {"batch": BATCH[world.device.type]}}))
     if not any(argument.split("=")[0] in ("--model.backbone", "--model.patch_size", "--config") for argument in argv):
@@ -89,7 +96,7 @@ def make_trainer(argv: list[str], work: Path, world: World) -> Trainer:
     # The user's settings lie between: defaults give way to them, and they to what makes the run this command's.
     here = ["--config", str(defaults), *argv, *ONE_EPOCH_EACH, f"--run.dir={work / 'run'}", "--data.cache=ram"]
     config = read_config(here, PROGRAM)
-    if config.data.sl == nothing:
+    if pixels or config.data.sl == nothing:
         noise = pack_noise(work, config.train.batch, config.data.image_size or SIZE)
         here += [f"--data.sl={noise}", "--data.fraction=1", "--data.labelled_fraction=1"]
         config = read_config(here, PROGRAM)

@@ -53,7 +53,7 @@ def probe(backbone: str, file: Path, changes: Mapping[str, str], image_size: int
     told = [f"--{key}={value}" for key, value in changes.items() if key.startswith(TELLING)]
     flags = [f"--config={file}", *told, f"--train.batch={rows}", f"--data.image_size={image_size}"]
     with tempfile.TemporaryDirectory() as work, ExitStack() as held:
-        rounds = time_passes(open_passes(make_trainer(flags, Path(work), world), held), ROUNDS, steps=1)
+        rounds = time_passes(open_passes(make_trainer(flags, Path(work), world, pixels=True), held), ROUNDS, steps=1)
     # The shortest: a busy machine makes a step longer, never shorter.
     phases = {name: min(one[name] for one in rounds) / rows for name in rounds[0]}
     phases["ssl"] = phases.pop(INPUT, phases["ssl"])  # what the phase does, where it masks its input

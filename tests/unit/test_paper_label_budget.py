@@ -81,7 +81,7 @@ def test_every_arm_is_trained_on_every_share_and_the_curve_is_written(
     ]
     assert all(job.config.data.subset_seed == job.config.seed for job in trained)
     assert all(job.config.train.batch == 64 for job in trained)
-    assert {job.config.method.input_ratio for job in trained} == {1.0}  # one rule for MIX at every share
+    assert {job.config.input_ratio for job in trained} == {1.0}  # one rule for MIX at every share
 
     place = tmp_path / "label-budget-whole"
     found = list(csv.DictReader((place / "results.csv").open()))

@@ -73,7 +73,7 @@ def test_partners_of_an_epoch_are_uniform_over_all_candidates():
 
 @pytest.mark.parametrize("shuffle", ["auto", "full"])
 def test_without_shuffled_shards_a_partner_is_any_sample_as_before(sets, shuffle):
-    settings = config(sets / "partly", data__shuffle=shuffle, method__mix_ratio=0.5)
+    settings = config(sets / "partly", data__shuffle=shuffle, method__mix_ratio=0.5, method__input_ratio=0.5)
     feed = feed_of(settings)
     candidates = feed.train["ssl"].order.ids
     for batch in batches(feed, settings, "mix", 1):
@@ -82,7 +82,12 @@ def test_without_shuffled_shards_a_partner_is_any_sample_as_before(sets, shuffle
         np.testing.assert_array_equal(batch.partners.numpy(), expected)
 
 
-BY_SHARD = {"data__shuffle": "shards", "data__shards_at_once": 1, "method__mix_ratio": 0.5}
+BY_SHARD = {
+    "data__shuffle": "shards",
+    "data__shards_at_once": 1,
+    "method__mix_ratio": 0.5,
+    "method__input_ratio": 0.5,
+}
 
 
 def mixed(settings, phase, world=ALONE, first_step=0):
@@ -134,8 +139,8 @@ def many(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("phase", "workers", "more"),
     [
-        ("mix", 0, {"data__labelled_fraction": 0.5}),
-        ("mix", 2, {"data__labelled_fraction": 0.5}),
+        ("mix", 0, {"data__labelled_fraction": 0.5, "method__input_ratio": 0.5}),
+        ("mix", 2, {"data__labelled_fraction": 0.5, "method__input_ratio": 0.5}),
         ("mix", 0, {"data__ssl": "plain"}),
         ("sl", 0, {"train__mixup": 0.4}),
     ],

@@ -464,13 +464,23 @@ def test_partners_are_images_of_d_ssl_and_change_with_the_epoch(sets):
     assert by_epoch[0] != by_epoch[1]
 
 
-@pytest.mark.parametrize(("changes", "mixed"), [({}, False), ({"data__ssl": "plain"}, True), ({"sl": "partly"}, True)])
-def test_inputs_are_mixed_only_where_d_ssl_and_d_sl_differ(sets, changes, mixed):
-    changes = dict(changes)
-    sl = sets / changes.pop("sl", "whole")
-    other = {key: sets / name for key, name in changes.items()}
-    assert (feed_of(config(sl, method__mix_ratio=1, **other)).train["mix"].partners is not None) == mixed
-    unmixed = config(sl, method__mix_ratio=1, method__input_ratio=1, **other)
+@pytest.mark.parametrize(
+    ("name", "other", "changes", "mixed"),
+    [
+        ("whole", None, {}, False),
+        ("whole", "plain", {}, True),
+        ("partly", None, {}, False),
+        ("partly", None, {"method__input_ratio": 0.5}, True),
+        ("partly", None, {"data__ssl_only_unlabelled": True}, True),
+        ("whole", None, {"method__input_ratio": 0.5}, False),  # the same samples: nothing else to mix them with
+    ],
+)
+def test_inputs_are_mixed_where_d_ssl_and_d_sl_are_two_sets_or_it_is_asked_for(sets, name, other, changes, mixed):
+    changes = {**changes, "method__mix_ratio": 1, **({"data__ssl": sets / other} if other else {})}
+    stream = feed_of(config(sets / name, **changes)).train["mix"]
+    assert (stream.partners is not None) == mixed
+    assert not mixed or stream.prepare.input_ratio == 0.5
+    unmixed = config(sets / name, **{**changes, "method__input_ratio": 1})
     assert feed_of(unmixed).train["mix"].partners is None
 
 
