@@ -13,7 +13,7 @@ from mixdist.engine.checkpoint.manifest import read_manifest
 from mixdist.engine.checkpoint.read import read_parts
 from mixdist.serving.finished_run import read_run
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+pytestmark = [pytest.mark.minutes, pytest.mark.distributed, pytest.mark.slow]
 
 SAME = ("step", "samples", "loss", "loss_ssl", "loss_sl", "grad_norm", "accuracy")
 # 49 images of D_sl and 73 digits an epoch in batches of 16: an epoch ends with a batch of 10. MIX pairs images (Eq. 2).

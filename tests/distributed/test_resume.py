@@ -40,7 +40,9 @@ MEASURED = {
 }  # the fields of a record that may differ
 
 
-@pytest.fixture(scope="module", params=[pytest.param(1, id="1-rank"), pytest.param(2, id="2-ranks")])
+@pytest.fixture(
+    scope="module", params=[pytest.param(1, id="1-rank"), pytest.param(2, id="2-ranks", marks=pytest.mark.minutes)]
+)
 def twice(request: pytest.FixtureRequest, packed_sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the same run "straight", and "killed" in the epoch after BORDER and again in that after MIDDLE."""
     folder = tmp_path_factory.mktemp("resume")

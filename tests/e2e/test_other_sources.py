@@ -49,7 +49,7 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.minutes)])
 def test_a_remote_set_trains_as_its_copy_on_this_machine_and_each_shard_comes_once(
     shards: Path, server: Served, tmp_path: Path, ranks: int
 ) -> None:
@@ -147,6 +147,7 @@ def test_a_remote_set_is_checked_by_its_url_and_a_lost_shard_is_named(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.minutes
 def test_a_label_budget_of_a_remote_set_is_trained_and_its_shards_come_once(server: Served, tmp_path: Path) -> None:
     address = f"{server.url}/sets/tiny".replace("://", "://me:secret@")
     decided = {"data.sl", "method.arm", "run.dir"}

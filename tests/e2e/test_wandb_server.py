@@ -30,10 +30,6 @@ SETTINGS: dict[str, Any] = {
     "tracking.tags": "[study]",
     "tracking.timeout_s": 4,
 }
-FAULTS = [
-    "gone after start",
-    *(pytest.param(fault, marks=pytest.mark.minutes) for fault in FAILING if fault != "gone after start"),
-]
 
 
 def train(folder: Path, data: Path, server: WandbServer | None, **more: Any) -> Done:
@@ -94,7 +90,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.minutes
+@pytest.mark.parametrize("fault", FAILING)
 def test_a_server_that_fails_changes_no_weight_and_no_exit_code(
     undisturbed: Undisturbed, tmp_path: Path, fault: Fault
 ) -> None:
