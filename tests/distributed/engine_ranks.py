@@ -34,7 +34,13 @@ FSDP = {"fsdp": {"strategy": "fsdp"}}
 NO_SMALL = "no-small-parameters.json"  # so small as here, ZeRO 3 would keep all parameters whole on every rank
 
 # 97 images, 49 of them labelled, in batches of 14: 7 a rank, and an epoch's last holds 13 or 7.
-TRAIN = {"train.batch": 14, "method.ssl_epochs": 6, "method.sl_epochs": 6, "method.mix_ratio": 0.5}
+TRAIN = {
+    "train.batch": 14,
+    "method.ssl_epochs": 6,
+    "method.sl_epochs": 6,
+    "method.mix_ratio": 0.5,
+    "method.input_ratio": 0.5,  # so that MIX has partners
+}
 ACCUMULATED = {"train.micro_batch": 3, "optim.clip_grad": 0.05}  # 3 micro-batches on 2 ranks
 VIT = {
     "model.patch_size": 2,
