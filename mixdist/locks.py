@@ -43,14 +43,7 @@ def touch(file: TextIO) -> None:
 
 def is_held(path: Path) -> bool:
     """Say whether a process holds the lock now; a left-over file is not held."""
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not disturb each other
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return _refused(path, fcntl.LOCK_SH)  # shared: two that ask do not disturb each other
 
 
 def share(path: Path) -> BinaryIO:
@@ -62,9 +55,14 @@ def share(path: Path) -> BinaryIO:
 
 def in_use(path: Path) -> bool:
     """Say whether anybody has the file by `share`; one that is missing is not in use."""
+    return _refused(path, fcntl.LOCK_EX)
+
+
+def _refused(path: Path, how: int) -> bool:
+    """Say whether a lock of that kind is refused now; on a missing file none is."""
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, how | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:

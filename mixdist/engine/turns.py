@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -12,7 +11,7 @@ from mixdist.data.batch import Batch
 from mixdist.data.copies import to_device
 from mixdist.data.stream import TestStream
 from mixdist.engine import heartbeat
-from mixdist.engine.verdicts import LAG, to_host
+from mixdist.engine.verdicts import Late, to_host
 from mixdist.world import World
 
 Asked = Callable[[], int]  # the signal that asked this rank to stop, 0 for none
@@ -45,27 +44,16 @@ def turns(stream: TestStream, asked: Asked = nobody) -> Iterator[Batch]:
 
 
 class Ballot:
-    """Puts to all ranks, once a turn, whether one is asked to stop; GPUs answer ``LAG`` turns late: no turn waits."""
+    """Puts to all ranks, once a turn, whether one is asked to stop; GPUs answer late (`Late`): no turn waits."""
 
     def __init__(self, world: World, asked: Asked) -> None:
         self._world, self._asked = world, asked
-        self._lag = LAG if world.device.type == "cuda" else 0
-        self._posted: deque[tuple[torch.Tensor, torch.cuda.Event | None]] = deque()
+        self._late: Late[torch.Tensor] = Late(world.device)
 
     def stops(self) -> bool:
         """Return the answer, the same on every rank."""
         own = self._asked() != 0
         if self._world.size == 1:
             return own
-        votes = to_host(self._world.sum(to_device(torch.tensor([float(own)]), self._world.device)))
-        event = None
-        if self._lag:
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
-        self._posted.append((votes, event))
-        if len(self._posted) <= self._lag:
-            return False
-        votes, event = self._posted.popleft()
-        if event:
-            event.synchronize()
-        return votes.item() > 0
+        self._late.post(to_host(self._world.sum(to_device(torch.tensor([float(own)]), self._world.device))))
+        return any(votes.item() > 0 for votes in self._late.take())

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from mixdist.data.faults import Fault
 from mixdist.data.indexing.options import IndexOptions
+from mixdist.data.packing.folders import VIDEO_SUFFIXES
 from mixdist.data.tar import Member, members, padded
 from mixdist.errors import DataError
 
 IMAGE, CLIP = "image", "clip"
 IMAGES = ("jpg", "jpeg", "png", "webp")
-CLIPS = ("mp4", "m4v", "mov", "webm", "mkv", "avi")
+CLIPS = tuple(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
 
 # webdataset's rule: the key ends at the first dot of the file's name, folders belong to it; names that begin with a
 # dot, or lie between double underscores, are no samples.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mixdist.data.packing.folders import TEST_NAMES
+
 NAMED = 8  # classes that a line names
 LONGEST = 30  # characters of a name in it
 WITHOUT_LABEL = ("unlabelled", "unlabeled", "unknown", "unsorted", "nolabel", "no_label")
-SPLITS = ("train", "training", "test", "val", "valid", "validation")
+SPLITS = ("train", "training", *TEST_NAMES)
 
 
 def classes_line(per_class: dict[str, int]) -> str:

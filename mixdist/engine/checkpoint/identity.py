@@ -7,16 +7,21 @@ from typing import Any
 from mixdist.config.read import default_of, fields
 from mixdist.config.schema import Config
 
-LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is trained, only where and how it is watched
-    "run",
+NODE_KEYS = (  # settings that may differ from rank to rank: where a node has its copy of the sets, how it keeps them
+    "run.dir",
     "tracking",
-    "parallel",
+    "parallel.deepspeed_config",
     "data.sl",
     "data.ssl",
     "data.cache",
     "data.cache_dir",
     "data.cache_limit_gb",
     "data.workers",
+)
+LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is trained, only where and how it is watched
+    *NODE_KEYS,
+    "run",
+    "parallel",
     "data.bad_samples",
     "data.bad_limit",
     "train.micro_batch",
@@ -28,17 +33,6 @@ LAYOUT_KEYS = (  # settings that a resume may change: they do not say what is tr
     "train.eval_batch",
     "train.align_every",
     "train.probe_every",
-)
-NODE_KEYS = (  # settings that may differ from rank to rank: where a node has its copy of the sets, how it keeps them
-    "run.dir",
-    "tracking",
-    "parallel.deepspeed_config",
-    "data.sl",
-    "data.ssl",
-    "data.cache",
-    "data.cache_dir",
-    "data.cache_limit_gb",
-    "data.workers",
 )
 ADDED_KEYS = (  # settings that came after the first checkpoints: left at their default, they are what was before them
     "train.mixup",
