@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from mixdist.arguments import Parser
 from mixdist.errors import MixdistError, UserError, nearest
+from mixdist.imports import uncollected
 
 
 class Command(NamedTuple):
@@ -57,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     for words in (2, 1):  # "check engines" before "check"
         if (name := " ".join(argv[:words])) in COMMANDS:
-            code: int = importlib.import_module(COMMANDS[name].module).main(argv[words:])
+            with uncollected():
+                module = importlib.import_module(COMMANDS[name].module)
+            code: int = module.main(argv[words:])
             return code
     if argv and not argv[0].startswith("-"):
         raise UserError(f"unknown command '{argv[0]}'{nearest(argv[0], list(COMMANDS))} ({', '.join(COMMANDS)})")

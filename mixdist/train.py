@@ -10,29 +10,32 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
-from torch._C._distributed_c10d import Store
-from torch.distributed.elastic.multiprocessing import errors
+from mixdist.imports import uncollected
 
-from mixdist.assembly import build_trainer, check_same_run, run_info
-from mixdist.config.read import read_config
-from mixdist.config.schema import Config
-from mixdist.data.samples import find_samples
-from mixdist.data.task import Task
-from mixdist.engine import heartbeat
-from mixdist.engine.error_report import error_kept
-from mixdist.engine.loop import Trainer
-from mixdist.engine.result import make_result
-from mixdist.engine.signals import Signals
-from mixdist.engine.strategies import check_strategy
-from mixdist.engine.watchdog import Watchdog
-from mixdist.errors import MixdistError, PeerError, StoppedError, UserError
-from mixdist.files import write_json
-from mixdist.launchers import is_restart, without_local_rank
-from mixdist.model.mixmodel import build_model
-from mixdist.plan import make_plan
-from mixdist.runfolder import RunFolder
-from mixdist.tracking import Trackers, main_trackers
-from mixdist.world import World, failures_told, leave_together, process_group, read_world, tell_launcher
+with uncollected():
+    from torch._C._distributed_c10d import Store
+    from torch.distributed.elastic.multiprocessing import errors
+
+    from mixdist.assembly import build_trainer, check_same_run, run_info
+    from mixdist.config.read import read_config
+    from mixdist.config.schema import Config
+    from mixdist.data.samples import find_samples
+    from mixdist.data.task import Task
+    from mixdist.engine import heartbeat
+    from mixdist.engine.error_report import error_kept
+    from mixdist.engine.loop import Trainer
+    from mixdist.engine.result import make_result
+    from mixdist.engine.signals import Signals
+    from mixdist.engine.strategies import check_strategy
+    from mixdist.engine.watchdog import Watchdog
+    from mixdist.errors import MixdistError, PeerError, StoppedError, UserError
+    from mixdist.files import write_json
+    from mixdist.launchers import is_restart, without_local_rank
+    from mixdist.model.mixmodel import build_model
+    from mixdist.plan import make_plan
+    from mixdist.runfolder import RunFolder
+    from mixdist.tracking import Trackers, main_trackers
+    from mixdist.world import World, failures_told, leave_together, process_group, read_world, tell_launcher
 
 NOT_FRESH = "restarted by the launcher: --run.resume fresh, which was for the first start, removes nothing now"
 SAVE_BUDGET_S = 25.0  # for a checkpoint, of the 30 s that torchrun gives its ranks to leave

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny 
 TRAIN = {"ash": 34, "birch": 32, "cedar": 31}  # 97 images: one more than six batches of 16
 TEST = {"ash": 11, "birch": 10, "cedar": 10}  # 31 images
 UNLABELLED = 33  # images of the other set: one more than two batches of 16
+
+gc.disable()  # until all tests are imported, as in mixdist/imports.py
+
+
+def pytest_collection_finish() -> None:
+    """Leave libraries and tests out of every later collection."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

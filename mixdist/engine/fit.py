@@ -25,6 +25,10 @@ from mixdist.objectives import joint_loss
 from mixdist.plan import Group, Plan
 from mixdist.world import World
 
+# Whole copies of the weights that a strategy may hold beside the plain model's. deepspeed: its copy, flat fp32
+# partitions, and a bucket of gradients; fsdp: its copy, and blocks gathered whole. Shards are counted as if they were
+# whole: on two ranks they nearly are, and too little found costs a forward more, too much the run.
+BESIDE = {"deepspeed": 3, "fsdp": 2}
 MARGIN = 0.05  # of the device's memory: left to fragmentation, communication and the libraries' workspaces
 
 
@@ -91,6 +95,12 @@ class Probe:
         del held
 
 
+def held_copies(config: Config) -> int:
+    """Return how many times the bytes of the weights training holds, besides the weights and their gradients."""
+    average = 2 if config.train.ema_decay else 0  # and its step
+    return 2 + average + BESIDE.get(config.parallel.strategy, 0)  # 2: AdamW's moments
+
+
 def fit_micro_batch(
     config: Config, plan: Plan, model: MixModel, precision: Precision, resident: int, world: World
 ) -> tuple[int, str]:
@@ -113,8 +123,7 @@ def fit_micro_batch(
     phase = next(phase for name in ("mix", "ssl", "sl") for phase in plan.phases if phase.name == name)
     free, total = torch.cuda.mem_get_info(world.device)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    copies = 2 + (2 if config.train.ema_decay else 0)  # AdamW's moments; the average, and its step
-    held = copies * weights + resident + round(MARGIN * total)
+    held = held_copies(config) * weights + resident + round(MARGIN * total)
     probe = Probe(model, frozenset(phase.drives), precision, config.data.clip_frames, held)
     rows = largest_that_fits(probe, share, world)
     if rows == 0:

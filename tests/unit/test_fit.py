@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_run import ALONE, family_model, make_trainer, tiny_config, tiny_set
 
 from mixdist.config.read import read_config
-from mixdist.engine.fit import Probe, largest_that_fits
+from mixdist.engine.fit import Probe, held_copies, largest_that_fits
 from mixdist.engine.precision import Precision
 from mixdist.engine.window import peak_memory_mb
 from mixdist.errors import UserError
@@ -111,6 +111,16 @@ def test_on_a_cpu_auto_is_a_rank_s_whole_share_and_says_so(tmp_path):
     )
     assert [len(step) for step in run.feed.train["ssl"].epoch(0, 2)] == [1, 1]
     assert {stream.micro_batch for stream in run.feed.train.values()} == {8}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "ema_decay", "copies"),
+    [("auto", None, 2), ("ddp", 0.9, 4), ("deepspeed", None, 5), ("fsdp", 0.9, 6)],
+)
+def test_copies_that_a_strategy_holds_beside_the_plain_model_are_held_while_trying(strategy, ema_decay, copies):
+    config = read_config(["--data.sl", "set", "--parallel.strategy", strategy])
+    train = config.train.model_copy(update={"ema_decay": ema_decay})
+    assert held_copies(config.model_copy(update={"train": train})) == copies
 
 
 @pytest.mark.parametrize("given_value", ["0", "some", "2.5", "yes", "[1]"])
