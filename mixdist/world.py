@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,8 @@ from torch.distributed import DistNetworkError
 from mixdist.errors import HangError, MixdistError, PeerError, UserError
 from mixdist.launchers import torchrun_names
 from mixdist.rendezvous import JOIN_S, shared_store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,16 @@ class World:
         dist.all_gather(values, tensor)
         return torch.stack(values)
 
-    def from_main(self, value: Any) -> Any:
+    def from_main(self, value: T) -> T:
         """Return rank 0's value of a small picklable object on every rank."""
         if self.size == 1:
             return value
-        box = [value]
+        box: list[Any] = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        received: T = box[0]
+        return received
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: T) -> list[T]:
         """Return every rank's value of a small picklable object, by rank, on every rank."""
         if self.size == 1:
             return [value]

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from mixdist.config.dotted import dotted
 from mixdist.errors import UserError
 
 Tree = dict[str, Any]
@@ -103,8 +104,8 @@ def deepspeed_config(asked: Asked, path: Path | None = None) -> Tree:
             f"parallel.deepspeed_config {path} may only add keys: {'; '.join(overlaps)}. Remove them there, and set "
             f"them where mixdist reads them"
         )
-    for dotted, each in stated.items():
-        *sections, name = dotted.split(".")
+    for key, each in stated.items():
+        *sections, name = key.split(".")
         inner = added
         for section in sections:
             inner = inner.setdefault(section, {})
@@ -141,24 +142,16 @@ def read_json(path: Path) -> Tree:
 def _overlaps(added: Tree, stated: dict[str, Stated], ours: dict[str, Stated], lines: dict[str, int]) -> list[str]:
     """Return a line for each key of the file that mixdist states or owns, at any depth."""
     found = []
-    for dotted, value in _leaves(added, ""):
-        parts = dotted.split(".")
+    for name, value in dotted(added):
+        parts = name.split(".")
         above = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
-        below = [key for key in stated if key.startswith(f"{dotted}.")]  # "fp16": false, where fp16.enabled is ours
+        below = [key for key in stated if key.startswith(f"{name}.")]  # "fp16": false, where fp16.enabled is ours
         for key in [each for each in (*above, *below) if each in stated] or [each for each in above if each in ours]:
             mine = (stated | ours)[key] if key in stated else ours[key]
-            line = f", line {lines[dotted]}" if dotted in lines else ""
-            found.append(f"{dotted} is {json.dumps(value)} there{line}, {json.dumps(mine.value)} by {mine.source}")
+            line = f", line {lines[name]}" if name in lines else ""
+            found.append(f"{name} is {json.dumps(value)} there{line}, {json.dumps(mine.value)} by {mine.source}")
             break
     return found
-
-
-def _leaves(tree: Tree, prefix: str) -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        nested = isinstance(value, dict) and value
-        pairs += _leaves(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
-    return pairs
 
 
 def _lines(path: Path) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, TypeAdapter, ValidationError, model_validator
 
+from mixdist.config.dotted import dotted
 from mixdist.engine.record import StepRecord
 from mixdist.errors import UserError
 
@@ -170,15 +171,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise UserError(f"config.yaml is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise UserError(f"config.yaml should hold sections such as 'data:', it holds a {type(tree).__name__}")
-    return dict(_flatten(tree, ""))
-
-
-def _flatten(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return {key: value for key, value in dotted(tree) if value != {}}
 
 
 def _read_records(path: Path) -> tuple[StepRecord, ...]:

@@ -33,15 +33,17 @@ OFFLOAD = {f"zero-{stage}-offload": {"strategy": "deepspeed", "zero_stage": stag
 FSDP = {"fsdp": {"strategy": "fsdp"}}
 NO_SMALL = "no-small-parameters.json"  # so small as here, ZeRO 3 would keep all parameters whole on every rank
 
-# 97 images, 49 of them labelled, in batches of 14: 7 a rank, and an epoch's last holds 13 or 7.
+# 97 images, 49 of them labelled: an epoch's last batch of 14 holds 13 or 7, of 22 it holds 9 or 5.
 TRAIN = {
-    "train.batch": 14,
     "method.ssl_epochs": 6,
     "method.sl_epochs": 6,
     "method.mix_ratio": 0.5,
     "method.input_ratio": 0.5,  # so that MIX has partners
 }
-ACCUMULATED = {"train.micro_batch": 3, "optim.clip_grad": 0.05}  # 3 micro-batches on 2 ranks
+BATCH = {1: 14, 2: 14, 4: 22}  # by number of ranks
+MICRO_BATCH = {1: 5, 2: 3, 4: 2}  # of which a full batch takes 3
+ACCUMULATED: dict[str, Any] = {"train.micro_batch": "that of MICRO_BATCH"}
+CLIPPED = {"optim.clip_grad": 0.05}
 VIT = {
     "model.patch_size": 2,
     "model.options": "{depth: 1, embed_dim: 32, num_heads: 2}",
@@ -49,21 +51,27 @@ VIT = {
     "model.decoder_heads": 2,
 }
 RESNET = {"model.backbone": "resnet18", "model.options": "{layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}"}
+ALL = ("ssl", "mix", "sl")
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {  # name -> config, engines, phases
-    "accumulated-clipped": (ACCUMULATED, ZERO | FSDP, ("ssl", "mix", "sl")),
-    "plain": ({}, ZERO | FSDP, ("mix",)),
-    "offload": (ACCUMULATED, OFFLOAD, ("mix",)),
-    "four": (ACCUMULATED, {"zero-2": ZERO["zero-2"], "zero-3": ZERO["zero-3"], **FSDP}, ("mix",)),
-    "resnet": (ACCUMULATED | RESNET, {"zero-2": ZERO["zero-2"], **FSDP}, ("mix",)),
+    "plain": ({}, ZERO | FSDP, ALL),
+    "clipped": (CLIPPED, ZERO | FSDP, ALL),
+    "accumulated": (ACCUMULATED, ZERO | FSDP, ALL),
+    "accumulated-clipped": (ACCUMULATED | CLIPPED, ZERO | FSDP, ALL),
+    "offload": (ACCUMULATED | CLIPPED, OFFLOAD, ("mix",)),
+    "resnet": (ACCUMULATED | CLIPPED | RESNET, {"zero-2": ZERO["zero-2"], **FSDP}, ("mix",)),
 }
-POISONED = 2  # update of "plain" in which rank 1 alone meets a gradient that is not finite
+MATRIX = tuple(SETTINGS)[:4]
+POISONED = 2  # update of "plain"'s MIX in which rank 1 alone meets a gradient that is not finite
 UPDATES = 5
 
 
 def make_trainer(data: str, changes: dict[str, Any], world: World) -> Trainer:
     model_of = {} if "model.backbone" in changes else VIT
     asked = {"data.sl": data, "data.cache": "none", "data.workers": 0, "train.precision": "fp32", **model_of, **TRAIN}
-    config = read_config([text for key, value in (asked | changes).items() for text in (f"--{key}", str(value))])
+    asked |= {"train.batch": BATCH[world.size], **changes}
+    if "train.micro_batch" in changes:
+        asked["train.micro_batch"] = MICRO_BATCH[world.size]
+    config = read_config([text for key, value in asked.items() for text in (f"--{key}", str(value))])
     samples = find_samples(config)
     plan = make_plan(config, samples.counts, world.size)
     model = build_model(config, samples.image_size, samples.counts.classes)
@@ -95,7 +103,9 @@ def compare(trainer: Trainer, name: str, folder: Path) -> list[dict[str, Any]]:
     start = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     if name == "plain":
         plain_updater = trainer.updater
-        trainer.updater = lambda phase: poisoned(plain_updater(phase), trainer.world)  # type: ignore[method-assign]
+        trainer.updater = lambda phase: (  # type: ignore[method-assign]
+            poisoned(plain_updater(phase), trainer.world) if phase.name == "mix" else plain_updater(phase)
+        )
     rows = []
     for phase in (each for each in trainer.plan.phases if each.name in phases):
         reference: Trained | None = None

@@ -12,7 +12,7 @@ import engine_ranks
 import launching
 import pytest
 import torch
-from engine_ranks import POISONED, SETTINGS, UPDATES
+from engine_ranks import MATRIX, POISONED, SETTINGS, UPDATES
 from launching import QUIET, TINY_VIT, checkpoints, records, run, run_until, torchrun, train, train_here
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
@@ -34,7 +34,7 @@ def compared(ranks: int, packed_sets: Path, folder: Path, *names: str) -> dict[s
 
 @pytest.fixture(scope="module")
 def on_two(packed_sets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
-    return compared(2, packed_sets, tmp_path_factory.mktemp("two"), *(name for name in SETTINGS if name != "four"))
+    return compared(2, packed_sets, tmp_path_factory.mktemp("two"), *SETTINGS)
 
 
 def check(rows: Rows, tolerance: float = 1e-6) -> None:
@@ -45,16 +45,20 @@ def check(rows: Rows, tolerance: float = 1e-6) -> None:
         assert row["moments"] <= 10 * tolerance, where
 
 
-@pytest.mark.parametrize("name", ["accumulated-clipped", "plain", "offload"])
-def test_after_5_updates_parameters_moments_losses_norms_and_counts_are_those_of_ddp(
-    on_two: dict[str, Rows], name: str
-) -> None:
-    rows = on_two[name]
+def check_setting(found: dict[str, Rows], name: str) -> None:
     _, engines, phases = SETTINGS[name]
+    rows = found[name]
     assert [(row["phase"], row["engine"]) for row in rows] == [
         (phase, engine) for phase in phases for engine in ("ddp", *engines)
     ]
     check(rows)
+
+
+@pytest.mark.parametrize("name", [*MATRIX, "offload"])
+def test_after_5_updates_parameters_moments_losses_norms_and_counts_are_those_of_ddp(
+    on_two: dict[str, Rows], name: str
+) -> None:
+    check_setting(on_two, name)
 
 
 def test_buffers_and_parameters_of_a_resnet_agree_as_far_as_batchnorm_lets_rounding_alone(
@@ -63,13 +67,20 @@ def test_buffers_and_parameters_of_a_resnet_agree_as_far_as_batchnorm_lets_round
     check(on_two["resnet"], tolerance=1e-5)
 
 
-def test_four_ranks_that_hold_different_numbers_of_rows_agree_too(packed_sets: Path, tmp_path: Path) -> None:
-    check(compared(4, packed_sets, tmp_path, "four")["four"])
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_one_rank_and_four_that_hold_different_numbers_of_rows_agree_too(
+    packed_sets: Path, tmp_path: Path, ranks: int
+) -> None:
+    found = compared(ranks, packed_sets, tmp_path, *MATRIX)
+    for name in MATRIX:
+        check_setting(found, name)
 
 
 def test_a_gradient_that_is_not_finite_on_one_rank_moves_no_rank_under_any_engine(on_two: dict[str, Rows]) -> None:
     expected = [step != POISONED for step in range(UPDATES)]
-    for row in on_two["plain"]:
+    rows = [row for row in on_two["plain"] if row["phase"] == "mix"]
+    assert len(rows) == 6
+    for row in rows:
         assert row["applied"] == expected, row["engine"]
 
 

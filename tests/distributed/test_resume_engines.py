@@ -38,8 +38,11 @@ def test_a_run_stopped_under_zero_2_ends_with_the_bits_of_one_that_was_not(packe
     assert differing(tmp_path / "run", tmp_path / "whole") == []
 
 
-def test_a_run_taken_up_on_4_then_2_then_1_ranks_trains_what_2_ranks_train(packed_sets: Path, tmp_path: Path) -> None:
-    settings = {**SHORT, "data.sl": packed_sets / "digits"}
+@pytest.mark.parametrize("strategy", [{}, ZERO_2], ids=["ddp", "zero-2"])
+def test_a_run_taken_up_on_4_then_2_then_1_ranks_trains_what_2_ranks_train(
+    packed_sets: Path, tmp_path: Path, strategy: dict[str, Any]
+) -> None:
+    settings = {**SHORT, **strategy, "data.sl": packed_sets / "digits"}
     stop_after(5, 4, settings, tmp_path)
     stop_after(20, 2, settings, tmp_path)
     for ranks, name in ((1, "run"), (2, "whole")):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from mixdist.config.dotted import dotted
 from mixdist.config.read import default_of, fields
 from mixdist.config.schema import Config
 
@@ -55,7 +54,7 @@ def shared(config: Config, content: dict[str, str]) -> dict[str, str]:
 
 
 def _settings(config: Config, left_out: tuple[str, ...]) -> dict[str, str]:
-    flat = dict(_flatten(config.model_dump(mode="json"), ""))
+    flat = {key: str(value) for key, value in dotted(config.model_dump(mode="json"))}
     for name in config.data.tasks:
         del flat[f"data.tasks.{name}.path"]  # as of data.sl, the content counts
     return {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{k}.") for k in left_out)}
@@ -69,11 +68,3 @@ def differences(was: dict[str, str], now: dict[str, str]) -> list[str]:
         for key in keys
         if was.get(key) != now.get(key)
     ]
-
-
-def _flatten(tree: dict[str, Any], prefix: str) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        nested = isinstance(value, dict) and value
-        pairs += _flatten(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", str(value))]
-    return pairs
