@@ -39,6 +39,11 @@ class RunFolder:
         return self.path / "plan.json"
 
     @property
+    def metrics(self) -> Path:
+        """metrics.jsonl: every record, a line each."""
+        return self.path / "metrics.jsonl"
+
+    @property
     def task(self) -> Path:
         """task.json: classes, image size and normalisation."""
         return self.path / "task.json"

@@ -23,6 +23,7 @@ from mixdist.data.packing.summary import plain_or_terminal, print_line
 from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.plan import both_heads, epochs_of
+from mixdist.runfolder import RunFolder
 from mixdist.world import read_world
 
 PROGRAM = "mixdist reproduce gradient-alignment"
@@ -83,7 +84,7 @@ def read_cosines(folder: Path) -> dict[str, list[dict[str, Any]]]:
     Raises:
         UserError: there is no such run, or it has none.
     """
-    path = folder / "metrics.jsonl"
+    path = RunFolder(folder).metrics
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mixdist.errors import UserError
 from mixdist.report.run import Run, read_run
+from mixdist.runfolder import RunFolder
 
-RUN_FILES = ("result.json", "metrics.jsonl", "plan.json")  #: a folder with one of these is a run
 DEPTH = 3  #: folders below a given one that are searched for runs
 
 
@@ -73,7 +73,8 @@ def _run_folders(text: str) -> list[Path]:
 def _search(path: Path, depth: int) -> Iterator[Path]:
     if not path.is_dir():
         return
-    if any((path / name).is_file() for name in RUN_FILES):
+    folder = RunFolder(path)
+    if any(file.is_file() for file in (folder.result, folder.metrics, folder.plan)):
         yield path
     elif depth > 0:
         for child in sorted(path.iterdir()):

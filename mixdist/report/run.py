@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, TypeA
 from mixdist.config.dotted import dotted
 from mixdist.engine.record import StepRecord
 from mixdist.errors import UserError
+from mixdist.runfolder import RunFolder
 
 FORMAT = "mixdist-result"
 VERSION = 1
@@ -103,17 +104,18 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: unfinished, of another format version, or damaged; the message is the reason, without the folder.
     """
-    if not (folder / "result.json").is_file():
+    files = RunFolder(folder)
+    if not files.result.is_file():
         raise UserError("unfinished: no result.json; the same mixdist train goes on with it")
-    picture = folder / "reconstruction.png"
+    picture = files.reconstruction
     return Run(
         folder=folder,
-        result=_read_result(folder / "result.json"),
-        settings=_read_settings(folder / "config.yaml"),
-        records=_read_records(folder / "metrics.jsonl"),
+        result=_read_result(files.result),
+        settings=_read_settings(files.config),
+        records=_read_records(files.metrics),
         reconstruction=picture.read_bytes() if picture.is_file() else None,
-        pictures=tuple(_pictures(folder / "reconstructions")),
-        confusion=_read_confusion(folder / "confusion.json"),
+        pictures=tuple(_pictures(files.reconstructions)),
+        confusion=_read_confusion(files.confusion),
     )
 
 

@@ -10,9 +10,8 @@ from typing import Any, TextIO
 from mixdist.engine.record import StepRecord
 from mixdist.errors import UserError
 from mixdist.files import atomic
+from mixdist.runfolder import RunFolder
 from mixdist.tracking.tracker import RunInfo
-
-METRICS = "metrics.jsonl"
 
 
 class JsonLines:
@@ -31,7 +30,7 @@ class JsonLines:
         Raises:
             UserError: a line other than the last is not a record.
         """
-        path = info.folder / METRICS
+        path = RunFolder(info.folder).metrics
         kept = _records_until(path, info.first_step) if info.first_step and path.exists() else []
         with atomic(path) as file:
             file.writelines(kept)

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-CONFUSION = "confusion.json"
+from mixdist.runfolder import RunFolder
+
 LARGEST_MATRIX = 100  # classes; a plot of W&B shows 10,000 rows
 
 
@@ -19,7 +20,7 @@ def picture(wandb: Any, folder: Path, name: str, when: str) -> dict[str, Any]:
 def classes(wandb: Any, folder: Path) -> dict[str, Any]:
     """Return accuracy by class, and the confusion matrix of up to ``LARGEST_MATRIX`` classes, to be logged."""
     try:
-        content = json.loads((folder / CONFUSION).read_text(encoding="utf-8"))
+        content = json.loads(RunFolder(folder).confusion.read_text(encoding="utf-8"))
     except FileNotFoundError:  # no test split, or too many classes
         return {}
     names, counts = content["classes"], content["counts"]

@@ -18,7 +18,6 @@ from mixdist.errors import UserError
 from mixdist.locks import is_held
 from mixdist.runfolder import RunFolder
 from mixdist.tracking.console import Console, open_console
-from mixdist.tracking.jsonl import METRICS
 from mixdist.tracking.tracker import PhaseInfo, RunInfo
 
 EVERY_S = 0.5  # between two looks
@@ -51,7 +50,7 @@ def look(folder: RunFolder, console: Console) -> None:
     """
     info, result = read_info(folder), _result(folder)
     title = info.title if result else (*info.title, _halted(folder) or "in training")
-    console.look(replace(info, title=title), Metrics(folder.path / METRICS).new())
+    console.look(replace(info, title=title), Metrics(folder.metrics).new())
     if result:
         console.finish(result)
 
@@ -63,7 +62,7 @@ def watch(folder: RunFolder, console: Console, wait: Callable[[], None]) -> None
         UserError: there is no run in the folder, or a file of it that cannot be read.
     """
     info = read_info(folder)
-    metrics, told = Metrics(folder.path / METRICS), ""
+    metrics, told = Metrics(folder.metrics), ""
     console.start(info)
     result = None
     while result is None:
