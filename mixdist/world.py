@@ -133,6 +133,7 @@ def _sees_its_own_alone(gpus: int, local: int) -> bool:
 
 
 FALLEN = "mixdist/fallen"  # key of the store: which rank failed alone, and of what
+BROKE_OFF = ("gloo", "ncclRemoteError", "ncclSystemError", "ncclInternalError", "communicator was aborted")
 COLLECTIVE_TIMEOUT = timedelta(hours=4)  # longer than any rank decodes or waits; a hang is the watchdog's affair
 
 
@@ -153,7 +154,9 @@ def process_group(world: World) -> Iterator[Store | None]:
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
         os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "2000")  # collectives that NCCL remembers, for the watchdog
-        os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
+        # Our watchdog dumps them. NCCL's own asks for it by a key of the store that outlives the ranks under torchrun,
+        # and so would end each later start.
+        os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "0")
     if world.size == 1:
         yield None
         return
@@ -174,7 +177,8 @@ def process_group(world: World) -> Iterator[Store | None]:
     except RuntimeError as error:
         if not _broke_off(error):
             raise
-        dist.destroy_process_group()
+        if world.device.type != "cuda":  # NCCL's would wait for the rank that is gone
+            dist.destroy_process_group()
         raise PeerError(f"stopped, because {_why(store)}").everywhere() from error
     dist.destroy_process_group()
 
@@ -230,7 +234,7 @@ def describe(error: BaseException) -> str:
 
 def _broke_off(error: BaseException) -> bool:
     """Whether an error says that a collective lost its other end: gloo and NCCL have no type of their own for it."""
-    told = isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "ncclRemoteError"))
+    told = isinstance(error, RuntimeError) and any(word in str(error) for word in BROKE_OFF)
     return told or isinstance(error, DistNetworkError)
 
 

@@ -56,6 +56,7 @@ class Config(Section):
             ("data.ssl_only_unlabelled", data.ssl_only_unlabelled),
             ("data.balanced", data.balanced),
             ("data.tasks", bool(data.tasks)),
+            ("method.input_ratio", self.method.input_ratio not in (None, 1)),
         ):
             if asked:
                 raise ValueError(

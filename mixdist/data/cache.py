@@ -84,10 +84,10 @@ def make_images(packed: PackedSet, name: str, ids: Ids, access: Access) -> tuple
     if place == "disk":
         found = _on_disk(packed, split, ids, shape, access)
         return ResidentImages(ids, len(split.index), found.images.view(shape), found.unread, found.held), place
-    images = torch.empty(shape, dtype=torch.uint8)
-    unread = _decode(images, packed, split, ids, access, access.alive)
     device = access.world.device if place == "device" else torch.device("cpu")
-    return ResidentImages(ids, len(split.index), images.to(device), unread), place
+    images = torch.empty(shape, dtype=torch.uint8, device=device)  # not in RAM first, of which each rank would take it
+    unread = _decode(images, packed, split, ids, access, access.alive)
+    return ResidentImages(ids, len(split.index), images, unread), place
 
 
 def most_device_bytes(sets: list[int], size: int, cache: CacheMode, device: torch.device) -> int:

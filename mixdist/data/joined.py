@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mixdist.data.batch import Statistics
+from mixdist.data.copies import to_device
 from mixdist.data.images import Asked, Images, Loaded
 from mixdist.data.order import SPAN, Order, sample_of, set_of
 from mixdist.data.stream import Stream
@@ -97,7 +98,7 @@ def _put_together(count: int, rows: list[Ids], loaded: list[Loaded]) -> Loaded:
     device = next((one.images.device for one in loaded if one.images.device.type != "cpu"), loaded[0].images.device)
     images = torch.empty((count, *loaded[0].images.shape[1:]), dtype=torch.uint8, device=device)
     for own, one in zip(rows, loaded, strict=True):
-        images[torch.from_numpy(own).to(device)] = one.images.to(device)
+        images[to_device(torch.from_numpy(own), device)] = to_device(one.images, device)
     unread = [
         replace(each, row=int(own[each.row])) for own, one in zip(rows, loaded, strict=True) for each in one.unread
     ]

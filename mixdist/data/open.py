@@ -107,7 +107,7 @@ class _Needs:
     def of(config: Config, samples: Samples) -> _Needs:
         epochs = epochs_of(config.method)
         of_all = bool(epochs["mix"]) and config.method.mix_samples == "all"
-        mixes = bool(epochs["mix"]) and not (samples.same or of_all) and config.input_ratio < 1
+        mixes = bool(epochs["mix"]) and not of_all and config.input_ratio < 1
         ssl, supervised = bool(epochs["ssl"]) or mixes or of_all, bool(epochs["mix"] or epochs["sl"])
         one = samples.ssl is samples.sl and not config.data.ssl_only_unlabelled
         return _Needs(ssl, supervised and not (ssl and one), one, supervised, mixes, of_all)

@@ -51,11 +51,6 @@ class Samples:
         """How many samples only SSL sees."""
         return len(self.ssl_ids if self.ssl is not self.sl else np.setdiff1d(self.ssl_ids, self.sl_ids))
 
-    @property
-    def same(self) -> bool:
-        """Whether D_ssl and D_sl are the same samples, the simple case of Eq. 2 (x_mix = x_sl)."""
-        return self.sl.folder.resolve() == self.ssl.folder.resolve() and np.array_equal(self.sl_ids, self.ssl_ids)
-
 
 def find_samples(config: Config) -> Samples:
     """Open the packed sets and select the samples.

@@ -29,18 +29,21 @@ def _gpu(number: int, built_for: list[str]) -> Finding:
     free, total = torch.cuda.mem_get_info(number)
     kind = f"sm_{properties.major}{properties.minor}"
     said = f"{properties.name}, {total / GIB:.0f} GiB, {free / GIB:.0f} free, {kind}"
-    # Code for sm_80 runs on all of 8.x that are newer; PTX (compute_) on all that come later.
-    runs = any(
-        one.startswith("compute_") or (int(one[3:-1]) == properties.major and int(one[-1]) <= properties.minor)
-        for one in built_for
-        if one[-1].isdigit()
-    )
-    if not runs:
+    if not any(_runs(one, properties.major, properties.minor) for one in built_for):
         mend = f"this torch has code for {', '.join(built_for)} only; install a build for {kind} (pytorch.org)"
         return Finding(f"GPU {number}", "fail", said, mend)
     if free < total / 2:
         return Finding(f"GPU {number}", "note", said, "another process holds half of its memory: nvidia-smi names it")
     return Finding(f"GPU {number}", "ok", said)
+
+
+def _runs(code: str, major: int, minor: int) -> bool:
+    """Whether code for sm_80 or compute_80 runs: the one on all of 8.x that are newer, PTX on whatever is newer."""
+    kind, _, number = code.partition("_")
+    if not number.isdigit():  # sm_90a: for that GPU's own instructions, beside sm_90
+        return False
+    built = (int(number[:-1]), int(number[-1]))
+    return built <= (major, minor) and (kind == "compute" or built[0] == major)
 
 
 def _without_gpu(driver: str | None) -> Finding:

@@ -47,8 +47,8 @@ def load_deepspeed(world: World) -> Any:
     try:
         with _no_stderr():  # it tries out a compiler for operations that are not used here
             found = import_module("deepspeed")
-        # On a CPU it would compile an all-reduce over named shared memory, for inference.
-        found.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        if world.device.type == "cpu":  # it would compile an all-reduce over named shared memory, for inference
+            found.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     except Exception as error:  # a broken build raises whatever it ran into: no nvcc, another torch, a missing library
         raise UserError(
             f"parallel.strategy deepspeed needs DeepSpeed, which cannot be imported ({type(error).__name__}: "
@@ -88,6 +88,7 @@ def check_deepspeed(config: Config, world: World) -> None:
         micro_batch=1,
         accumulation=1,
         clip_grad=config.optim.clip_grad,
+        parameters=1,
         pinned=world.device.type == "cuda",
     )
     tree = deepspeed_config(asked, parallel.deepspeed_config)
@@ -121,6 +122,7 @@ class DeepSpeedStrategy:
             micro_batch=spread.rows,
             accumulation=spread.accumulation,
             clip_grad=spread.clip_grad,
+            parameters=sum(parameter.numel() for group in groups for parameter in group),
             pinned=world.device.type == "cuda",
         )
         self._engine, *_ = deepspeed.initialize(

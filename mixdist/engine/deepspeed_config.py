@@ -33,6 +33,7 @@ class Asked:
     micro_batch: int  #: most rows of one forward on one rank
     accumulation: int  #: most micro-batches of one update
     clip_grad: float | None
+    parameters: int  #: numbers of all that the phase trains
     pinned: bool  #: whether offloaded memory is page-locked, for a device that copies from it
 
 
@@ -110,6 +111,9 @@ def deepspeed_config(asked: Asked, path: Path | None = None) -> Tree:
         for section in sections:
             inner = inner.setdefault(section, {})
         inner[name] = each.value
+    if asked.zero_stage:  # its 500 million would take 2 GB of a GPU, however small the model
+        section = added["zero_optimization"]
+        section.setdefault("reduce_bucket_size", min(500_000_000, asked.parameters))
     return added
 
 

@@ -29,6 +29,8 @@ from mixdist.world import World
 # partitions, and a bucket of gradients; fsdp: its copy, and blocks gathered whole. Shards are counted as if they were
 # whole: on two ranks they nearly are, and too little found costs a forward more, too much the run.
 BESIDE = {"deepspeed": 3, "fsdp": 2}
+# How CUDA, cuBLAS and cuDNN say that there is no memory for what they take past torch's allocator.
+SHORT = ("ALLOC_FAILED", "out of memory", "NOT_INITIALIZED", "unable to find an engine", "No valid execution plans")
 MARGIN = 0.05  # of the device's memory: left to fragmentation, communication and the libraries' workspaces
 
 
@@ -71,8 +73,7 @@ class Probe:
                 self._train(max(rows, MIN_ROWS) * self.frames)  # a single row is filled up
                 fitted = True
             except RuntimeError as error:
-                # cuBLAS and cuDNN have their own way to say that their workspace cannot be had.
-                if not isinstance(error, torch.OutOfMemoryError) and "ALLOC_FAILED" not in str(error):
+                if not isinstance(error, torch.OutOfMemoryError) and not any(text in str(error) for text in SHORT):
                     raise
                 fitted = False
         if self.precision.device.type == "cuda":
@@ -95,10 +96,11 @@ class Probe:
         del held
 
 
-def held_copies(config: Config) -> int:
+def held_copies(config: Config, ranks: int) -> int:
     """Return how many times the bytes of the weights training holds, besides the weights and their gradients."""
     average = 2 if config.train.ema_decay else 0  # and its step
-    return 2 + average + BESIDE.get(config.parallel.strategy, 0)  # 2: AdamW's moments
+    buckets = 1 if ranks > 1 else 0  # of DDP, beside the gradients that a step's first micro-batches leave
+    return 2 + average + BESIDE.get(config.parallel.strategy, buckets)  # 2: AdamW's moments
 
 
 def fit_micro_batch(
@@ -123,7 +125,7 @@ def fit_micro_batch(
     phase = next(phase for name in ("mix", "ssl", "sl") for phase in plan.phases if phase.name == name)
     free, total = torch.cuda.mem_get_info(world.device)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    held = held_copies(config) * weights + resident + round(MARGIN * total)
+    held = held_copies(config, world.size) * weights + resident + round(MARGIN * total)
     probe = Probe(model, frozenset(phase.drives), precision, config.data.clip_frames, held)
     rows = largest_that_fits(probe, share, world)
     if rows == 0:

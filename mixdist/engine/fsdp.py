@@ -6,6 +6,7 @@ phase's model is sharded, and `publish` brings it back whole. Moments cross by p
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,8 +98,9 @@ class FsdpStrategy:
         self.optimiser.load({name: each for name, each in sharded.items() if each})
 
     def close(self) -> None:
-        """Free the copy."""
+        """Free the copy; FSDP2's modules are in cycles, hence the collection."""
         del self.module, self.optimiser, self._root, self._copy
+        gc.collect()
 
 
 def _whole(tensor: Tensor) -> Tensor:

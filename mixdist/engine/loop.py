@@ -53,6 +53,8 @@ class Trainer(EpochEnds):
         done = self.progress.step - phase.first_step
         if done > 0 or phase.carry:
             update.strategy.load_moments(self.moments)
+        if done < phase.steps:  # else a resume at the phase's end, which carries them into the next
+            self.moments = {}  # now held twice
         guard = self._guard(phase, update.strategy)
         self.model.train()
         with closing(update.strategy):

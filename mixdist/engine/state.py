@@ -111,14 +111,17 @@ class Run:
         start = time.perf_counter()
         heartbeat.beat("ckpt")
         self._publish(strategy)
-        self.moments = strategy.moments()
+        moments = strategy.moments()
+        self.moments = (
+            moments if ends_phase else {}
+        )  # for the next phase; whole on each rank, where they were in shards
         reconstructing = [each.name for each in self.plan.phases if "reconstruct" in each.drives]
         with self.world.together():
             if ends_phase and phase.name in reconstructing[-1:]:
                 with self._judged():
                     self.reconstructed(self.model, None)
             if self.world.is_main:
-                self.checkpoints.save(self.progress.step, self._parts())
+                self.checkpoints.save(self.progress.step, self._parts(moments))
             heartbeat.beat("ckpt")  # a rank that has done its part is ahead of the one that writes
         self.due.saved()
         self.progress.checkpoint_s += time.perf_counter() - start
@@ -147,11 +150,11 @@ class Run:
         """Let the model have the weights that the run is judged by."""
         return self.ema.in_place() if self.ema else nullcontext()
 
-    def _parts(self) -> dict[str, Any]:
+    def _parts(self, moments: State) -> dict[str, Any]:
         """Return all that a resume needs, by the names that `resume` takes it up by."""
         return {
             "model": self.model.state_dict(),
-            "moments": self.moments,
+            "moments": moments,
             "scaler": self.scaler.state_dict(),
             "plan": self.plan.hash,
             "progress": self.progress.state_dict(),

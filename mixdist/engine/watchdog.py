@@ -120,6 +120,8 @@ class Watchdog:
             note = "" if alone else "\nno word of the other ranks: torch's store, on rank 0's node, does not answer"
             self._say(report + note, "table.txt" if alone else f"table-of-rank-{self._world.rank}.txt")
         tell_launcher(str(self._report))
+        if self._world.device.type == "cuda":
+            self._write_collectives()
         os.killpg(0, signal.SIGCONT)  # a stopped process that decodes for this one could not see that it has gone
         os._exit(HangError.exit_code)
 
@@ -130,10 +132,15 @@ class Watchdog:
                 file.write(f"{self._own()}\n")
                 file.flush()
                 faulthandler.dump_traceback(file)
-        with suppress(Exception):  # torch's record of collectives is a private interface; empty but for NCCL
-            trace = torch._C._distributed_c10d._dump_fr_trace_json()  # type: ignore[attr-defined]
+
+    def _write_collectives(self) -> None:
+        """Write NCCL's record of the last collectives; it asks the GPU, which may not answer: then the process ends."""
+        faulthandler.dump_traceback_later(STORE_S, exit=True)
+        with suppress(Exception):  # a private interface, of builds with NCCL
+            trace = torch._C._distributed_c10d._dump_nccl_trace_json()  # type: ignore[attr-defined]
             if json.loads(trace).get("entries"):
                 (self._folder / f"collectives-rank-{self._world.rank}.json").write_bytes(trace)
+        faulthandler.cancel_dump_traceback_later()
 
     def _say(self, report: str, name: str = "table.txt") -> None:
         self._report = report

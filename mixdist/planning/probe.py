@@ -39,7 +39,9 @@ def probe(config: Config, samples: Samples, share: int, world: World, seconds: f
         trainer = passing_trainer(config.model_copy(update={"train": train}), samples, Path(folder), world)
         passes = open_passes(trainer, held)
         times = _time(passes, seconds) if seconds else {}
-        return {each.name: _look_at(each, times.get(each.name)) for each in passes}
+        found = {each.name: _look_at(each, times.get(each.name)) for each in passes}
+    torch.cuda.empty_cache()  # what the tries took is free for the run
+    return found
 
 
 def _within(share: int, config: Config) -> int | str | None:

@@ -8,7 +8,9 @@ import pytest
 from mixdist.engine.deepspeed_config import Asked, deepspeed_config
 from mixdist.errors import UserError
 
-ASKED = Asked(zero_stage=2, offload=False, batch=64, micro_batch=8, accumulation=4, clip_grad=1.5, pinned=False)
+ASKED = Asked(
+    zero_stage=2, offload=False, batch=64, micro_batch=8, accumulation=4, clip_grad=1.5, parameters=5000, pinned=False
+)
 
 
 @pytest.fixture
@@ -36,8 +38,15 @@ def test_batch_accumulation_precision_clipping_and_stage_are_always_stated():
         "fp16": {"enabled": False},
         "bf16": {"enabled": False},
         "torch_autocast": {"enabled": False},
-        "zero_optimization": {"stage": 2, "compute_grad_norm": True},
+        "zero_optimization": {"stage": 2, "compute_grad_norm": True, "reduce_bucket_size": 5000},
     }
+
+
+def test_a_bucket_is_no_larger_than_what_a_phase_trains_unless_the_file_says_so(added):
+    large = replace(ASKED, parameters=10**10)
+    assert deepspeed_config(large)["zero_optimization"]["reduce_bucket_size"] == 500_000_000
+    assert added({"zero_optimization": {"reduce_bucket_size": 7}})["zero_optimization"]["reduce_bucket_size"] == 7
+    assert "reduce_bucket_size" not in deepspeed_config(replace(ASKED, zero_stage=0))["zero_optimization"]
 
 
 def test_no_clipping_is_stated_as_none_for_left_out_deepspeed_would_clip_at_1():

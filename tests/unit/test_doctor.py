@@ -107,6 +107,7 @@ def test_a_gpu_that_torch_has_no_code_for(gpu):
     for kind in ((12, 0), (7, 5)):
         assert gpu(kind).state == "fail"
         assert "sm_80, sm_90" in gpu(kind).mend
+    assert gpu((7, 0), ("sm_80", "sm_90a", "compute_120")).state == "fail"
 
 
 def test_a_gpu_that_another_process_fills(gpu):

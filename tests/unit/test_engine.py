@@ -258,12 +258,16 @@ def test_a_phase_changes_every_parameter_of_its_groups_and_no_other(trainer, pha
 def test_moments_cross_a_border_where_the_carry_flag_says_so(trainer, updates, border, shared, carried):
     run = trainer(optim__carry_ssl_to_mix=carried, optim__carry_mix_to_sl=carried)
     first = phase_of(run, border).first_step
-    left = None
-    for record in run.records():
-        if record.step == first + 1:
-            break
-        left = run.moments
-    left = {name: {key: value.clone() for key, value in state.items()} for name, state in run.moments.items()}
+    left, save = {}, run.save
+
+    def keep(phase, strategy, ends_phase):
+        save(phase, strategy, ends_phase)
+        if run.progress.step == first:
+            left.update({name: {key: one.clone() for key, one in state.items()} for name, state in run.moments.items()})
+
+    run.save = keep
+    assert any(record.step == first + 1 for record in run.records())
+    assert left
     arrived = updates[first]["moments"]
     for group in shared:
         for name, state in zip(run.groups[group], arrived[group], strict=True):
@@ -274,6 +278,15 @@ def test_moments_cross_a_border_where_the_carry_flag_says_so(trainer, updates, b
                 assert not state
     if border == "mix":
         assert not any(arrived["classify"])  # C has no past in SSL
+
+
+def test_moments_are_held_once_within_a_phase_saves_or_not(trainer):
+    run = trainer(run__save_every_steps=2)
+    borders = {phase.first_step for phase in run.plan.phases} | {run.plan.steps}
+    held = [bool(run.moments) for record in run.records() if record.step not in borders]
+    assert len(held) > 2
+    assert not any(held)
+    assert run.moments
 
 
 def test_ssl_plus_sl_starts_sl_with_fresh_moments(trainer, updates):

@@ -86,6 +86,24 @@ def test_a_try_runs_the_heads_of_the_phase_and_fills_a_single_row_up():
     assert rows == [2]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_memory_that_is_short_past_torch_s_allocator_is_no_fit_either(text):
+    model, probe = probe_of("vit")
+
+    def refuse(*_):
+        raise RuntimeError(text)
+
+    model.classifier.register_forward_hook(refuse)
+    assert not probe(2)
+
+
 def test_an_error_that_is_not_of_memory_is_not_taken_for_one():
     model, probe = probe_of("vit")
     model.classifier.register_forward_hook(lambda *_: model.no_such_thing)
@@ -114,13 +132,13 @@ def test_on_a_cpu_auto_is_a_rank_s_whole_share_and_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "ema_decay", "copies"),
-    [("auto", None, 2), ("ddp", 0.9, 4), ("deepspeed", None, 5), ("fsdp", 0.9, 6)],
+    ("strategy", "ranks", "ema_decay", "copies"),
+    [("auto", 1, None, 2), ("auto", 2, None, 3), ("ddp", 8, 0.9, 5), ("deepspeed", 2, None, 5), ("fsdp", 2, 0.9, 6)],
 )
-def test_copies_that_a_strategy_holds_beside_the_plain_model_are_held_while_trying(strategy, ema_decay, copies):
+def test_copies_that_a_strategy_holds_beside_the_plain_model_are_held_while_trying(strategy, ranks, ema_decay, copies):
     config = read_config(["--data.sl", "set", "--parallel.strategy", strategy])
     train = config.train.model_copy(update={"ema_decay": ema_decay})
-    assert held_copies(config.model_copy(update={"train": train})) == copies
+    assert held_copies(config.model_copy(update={"train": train}), ranks) == copies
 
 
 @pytest.mark.parametrize("given_value", ["0", "some", "2.5", "yes", "[1]"])

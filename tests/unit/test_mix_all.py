@@ -71,6 +71,7 @@ def test_an_arm_without_mix_opens_nothing_for_it(sets):
         ({"data__ssl_only_unlabelled": True}, "data.ssl_only_unlabelled"),
         ({"data__balanced": True}, "data.balanced"),
         ({"data__tasks": {"other": {"path": "other"}}}, "data.tasks"),
+        ({"method__input_ratio": 0.5}, "method.input_ratio"),
     ],
 )
 def test_what_contradicts_it_is_refused_by_name(changes, named):

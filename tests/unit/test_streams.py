@@ -441,7 +441,7 @@ def test_an_unlabelled_set_counts_no_labelled_sample(sets):
 def test_two_sets_of_unlike_sizes_are_brought_to_the_size_of_the_supervised_one(sets):
     settings = config(sets / "whole", data__ssl=sets / "plain", method__mix_ratio=0.5)
     samples = find_samples(settings)
-    assert (samples.counts.ssl, samples.counts.sl, samples.image_size, samples.same) == (11, 37, 6, False)
+    assert (samples.counts.ssl, samples.counts.sl, samples.image_size) == (11, 37, 6)
     feed = feed_of(settings)
     for batch in batches(feed, settings, "ssl"):
         expected = [fit(stored(sets / "plain", "train", one), 6) for one in batch.ids]
@@ -472,7 +472,7 @@ def test_partners_are_images_of_d_ssl_and_change_with_the_epoch(sets):
         ("partly", None, {}, False),
         ("partly", None, {"method__input_ratio": 0.5}, True),
         ("partly", None, {"data__ssl_only_unlabelled": True}, True),
-        ("whole", None, {"method__input_ratio": 0.5}, False),  # the same samples: nothing else to mix them with
+        ("whole", None, {"method__input_ratio": 0.5}, True),
     ],
 )
 def test_inputs_are_mixed_where_d_ssl_and_d_sl_are_two_sets_or_it_is_asked_for(sets, name, other, changes, mixed):

@@ -14,6 +14,7 @@ import subprocess
 import time
 import weakref
 from collections import deque
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import NamedTuple
@@ -68,7 +69,9 @@ class Pool:
     def pin(self) -> None:
         """Let the GPU copy from the slots directly (page-locked memory); where CUDA refuses, copies are slower."""
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        torch.cuda.cudart().cudaHostRegister(address, len(self._memory), 0)  # type: ignore[no-untyped-call]
+        if int(torch.cuda.cudart().cudaHostRegister(address, len(self._memory), 0)):  # type: ignore[no-untyped-call]
+            with suppress(RuntimeError):  # the first kernel after a refusal raises the error of it, and so clears it
+                torch.ones((), device="cuda")
 
     def ask(self, ids: Ids, epoch: int) -> Ticket:
         """Have samples decoded, at most a slot of them; each worker takes a contiguous part.
