@@ -18,7 +18,6 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.entry import leave
@@ -26,6 +25,7 @@ from benchmarks.faults_kinds import KINDS, small_disk
 from benchmarks.faults_run import STEPS, Training, differing
 from benchmarks.machine import measured_on
 from mixdist.arguments import Parser
+from mixdist.data.packing.summary import plain_or_terminal
 from mixdist.errors import MixdistError, UserError
 from mixdist.files import write_json
 
@@ -138,7 +138,7 @@ def _print(tried: list[Tried]) -> None:
     table = Table("fault", "tried", "as foreseen", "recovered", "bitwise-equal ends", "steps lost: median", "most")
     for kind, row in _figures(tried).items():
         table.add_row(kind, *(str(row[key]) for key in row))
-    Console().print(table)
+    plain_or_terminal().print(table)
     if not any(one.kind == "full disk" for one in tried):
         print("no full disk: mounting a small file system is not permitted here")
 
