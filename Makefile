@@ -7,8 +7,9 @@ LOWEST := .venv-lowest
 RUNS := runs/quickstart
 ARMS := sl ssl+sl mixtraining
 SEEDS := 0 1
-# Processes of pytest.
+# Processes of pytest. Files in their order: those with real ranks, which take longest, come first.
 WORKERS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help quickstart test test-minutes test-lowest lint clean
 .DEFAULT_GOAL := help
@@ -30,10 +31,10 @@ quickstart: $(STAMP)  ## three arms, two seeds each, on two processes, and the p
 	$(BIN)/mixdist compare $(RUNS) --out $(RUNS)/report.html
 
 test: $(STAMP)  ## the suite, but for what test-minutes has
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m "not minutes"
+	$(PYTEST) -m "not minutes"
 
 test-minutes: $(STAMP)  ## engines held against each other, faults, signals, hangs, restarts, two nodes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m minutes
+	$(PYTEST) -m minutes
 
 test-lowest:  ## what works with the lowest versions that pyproject.toml allows; PYTHON=python3.10 for the lowest Python too
 	$(PYTHON) -m venv --clear $(LOWEST)
