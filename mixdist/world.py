@@ -133,7 +133,7 @@ def _sees_its_own_alone(gpus: int, local: int) -> bool:
 
 
 FALLEN = "mixdist/fallen"  # key of the store: which rank failed alone, and of what
-BROKE_OFF = ("gloo", "ncclRemoteError", "ncclSystemError", "ncclInternalError", "communicator was aborted")
+BROKE_OFF = ("gloo", "ncclRemoteError", "communicator was aborted")
 COLLECTIVE_TIMEOUT = timedelta(hours=4)  # longer than any rank decodes or waits; a hang is the watchdog's affair
 
 

@@ -112,9 +112,8 @@ class Run:
         heartbeat.beat("ckpt")
         self._publish(strategy)
         moments = strategy.moments()
-        self.moments = (
-            moments if ends_phase else {}
-        )  # for the next phase; whole on each rank, where they were in shards
+        # For the next phase alone: they are whole on each rank, also where training holds them in shards.
+        self.moments = moments if ends_phase else {}
         reconstructing = [each.name for each in self.plan.phases if "reconstruct" in each.drives]
         with self.world.together():
             if ends_phase and phase.name in reconstructing[-1:]:
