@@ -14,6 +14,8 @@ from mixdist.report.summarise import Group
 _BACKBONES = {"vit_tiny_patch16_224": "vit_tiny", "resnet18": "resnet18"}
 _PLAIN = {  # settings under which a run is none of the paper's plain rows, unless they have this value
     "method.loss_ratio_schedule": "constant",
+    "method.ssl_masking": "feature",
+    "method.mix_samples": "labelled",
     "data.labelled_fraction": 1.0,
     "data.label_noise": 0.0,
     "data.ssl_samples": None,
@@ -39,7 +41,7 @@ class Published:
 def published(group: Group) -> Published | None:
     """Return the paper's figure for the settings of a group; None where no row of its plain tables has them."""
     settings, result = group.settings, group.runs[0].result
-    if any(settings.get(key, plain) != plain for key, plain in _PLAIN.items()):
+    if result.tasks or any(settings.get(key, plain) != plain for key, plain in _PLAIN.items()):
         return None
     ssl = settings.get("data.ssl") or result.data
     wanted = {

@@ -139,8 +139,14 @@ def test_settings_that_are_no_row_of_the_paper_get_no_figure_of_it(tmp_path: Pat
         "ratio": {**epochs, "method.mix_ratio": 0.33},
         "ssl": {**epochs, "data.ssl": "data/other"},
         "fewer": {**epochs, "data.fraction": 0.2},
+        "masking": {**epochs, "method.ssl_masking": "input"},
+        "samples": {**epochs, "method.mix_samples": "all"},
+        "tasks": {**epochs, "data.tasks": {"digits": {"path": "data/digits", "rate": 1.0}}},
     }.items():
-        write_run(tmp_path / name, config=config, result={**paper, "fraction": config.get("data.fraction", 0.1)})
+        told = {"tasks": {"digits": {"accuracy": 90.0}}} if name == "tasks" else {}
+        write_run(
+            tmp_path / name, config=config, result={**paper, "fraction": config.get("data.fraction", 0.1), **told}
+        )
     found = {group.runs[0].folder.name: published(group) for group in group_runs(collect([str(tmp_path)]).runs)}
     assert [name for name, figure in found.items() if figure] == ["same"]
     assert found["same"].accuracy == 67.53
