@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,7 +34,7 @@ EVERY = 10  # steps, where the settings do not say
 HELP = f"""\
 {PROGRAM} [--run DIR ...] [--json FILE], or all that mixdist train takes:
 cosines between the objectives' gradients in the backbone's last layer, beside the paper's (docs/gradient-alignment.md).
-  --run DIR ...  read finished runs that were trained with --train.align_every, instead of training one
+  --run DIR ...  read runs that were trained with --train.align_every, instead of training one
   --json FILE    write all figures
 Trains by default with --train.align_every {EVERY}; a run that is finished is not trained again.
 
@@ -60,11 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif rest:
         raise UserError(f"{PROGRAM}: {rest[0]} is a setting of training, but --run reads runs that are trained already")
     runs = {str(folder): read_cosines(folder) for folder in folders}
-    means = {phase: _means([found for run in runs.values() for found in run[phase]]) for phase in PHASES}
-    _print(runs, means)
+    together = {phase: [found for run in runs.values() for found in run[phase]] for phase in PHASES}
+    means, ranges = ({phase: _each(of, together[phase]) for phase in PHASES} for of in (fmean, _range))
+    unfinished = {str(folder): stands_at(folder) for folder in folders if not RunFolder(folder).result.is_file()}
+    _print(together, len(runs))
+    for folder, step in unfinished.items():
+        print_line(plain_or_terminal(), f"note: {folder} is not finished: it stands at step {step}")
     if options.json:
+        figures = {"means": means, "ranges": ranges, "paper": PAPER, "unfinished": unfinished, "runs": runs}
         with written("--json", options.json):
-            write_json(options.json, {"means": means, "paper": PAPER, "runs": runs})
+            write_json(options.json, figures)
     return 0
 
 
@@ -84,18 +89,11 @@ def read_cosines(folder: Path) -> dict[str, list[dict[str, Any]]]:
     Raises:
         UserError: there is no such run, or it has none.
     """
-    path = RunFolder(folder).metrics
-    try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; give the folder of a run") from None
-    except ValueError as error:
-        raise UserError(f"{path} holds a line that is no record ({error})") from None
     kept = ("step", "epoch", *PAPER)
     found: dict[str, list[dict[str, Any]]] = {
         phase: [
             {key: record[key] for key in kept}
-            for record in records
+            for record in _records(folder)
             if record["phase"] == phase and record.get("cos_ssl_sl") is not None
         ]
         for phase in PHASES
@@ -108,8 +106,29 @@ def read_cosines(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _means(found: list[dict[str, Any]]) -> dict[str, float] | None:
-    return {key: fmean(one[key] for one in found) for key in PAPER} if found else None
+def stands_at(folder: Path) -> int:
+    """Return the step of a run that is not finished: where it was stopped, else where its records end."""
+    stopped = RunFolder(folder).stopped
+    last = json.loads(stopped.read_text(encoding="utf-8")) if stopped.is_file() else _records(folder)[-1]
+    return int(last["step"])
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    path = RunFolder(folder).metrics
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; give the folder of a run") from None
+    except ValueError as error:
+        raise UserError(f"{path} holds a line that is no record ({error})") from None
+
+
+def _each(of: Callable[[list[float]], Any], found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return {key: of([one[key] for one in found]) for key in PAPER} if found else None
+
+
+def _range(values: list[float]) -> tuple[float, float]:
+    return min(values), max(values)
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -119,15 +138,23 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.split(argv)
 
 
-def _print(runs: dict[str, dict[str, list[dict[str, Any]]]], means: dict[str, dict[str, float] | None]) -> None:
+def _print(found: dict[str, list[dict[str, Any]]], runs: int) -> None:
     console = plain_or_terminal()
-    counts = {phase: sum(len(run[phase]) for run in runs.values()) for phase in PHASES}
     table = Table("gradients of", *(f"{phase} phase" for phase in PHASES), "paper")
     for column in table.columns[1:]:
         column.justify = "right"
     for key, label in LABELS.items():
-        ours = ["-" if (mean := means[phase]) is None else f"{mean[key]:.3f}" for phase in PHASES]
+        ours = [_cell([one[key] for one in found[phase]]) for phase in PHASES]
         table.add_row(label, *ours, f"{PAPER[key]:.3f}")
     console.print(table)
-    told = ", ".join(f"{counts[phase]} records of the {phase} phase" for phase in PHASES)
-    print_line(console, f"cosines, means over {told}, of {len(runs)} run{'s' if len(runs) > 1 else ''}")
+    told = ", ".join(f"{_count(len(found[phase]), 'record')} of the {phase} phase" for phase in PHASES)
+    print_line(console, f"cosines, means (least to greatest) over {told}, of {_count(runs, 'run')}")
+
+
+def _cell(values: list[float]) -> str:
+    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{spread}" if values else "-"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

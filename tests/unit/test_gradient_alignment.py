@@ -49,9 +49,11 @@ def test_the_command_trains_a_run_and_prints_its_cosines_beside_the_papers(packe
     assert "0.791" in row
 
 
-def test_finished_runs_are_read_and_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_read_and_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = write_records(tmp_path / "first", ("ssl", None), ("mix", 0.1), ("mix", 0.3), ("sl", 0.5))
     second = write_records(tmp_path / "second", ("mix", 0.5))
+    for folder in (first, second):
+        (folder / "result.json").write_text("{}")
     out = tmp_path / "out.json"
     assert gradient_alignment.main(["--run", str(first), str(second), "--json", str(out)]) == 0
     found = json.loads(out.read_text())
@@ -60,7 +62,27 @@ def test_finished_runs_are_read_and_averaged(tmp_path: Path, capsys: pytest.Capt
     assert found["runs"][str(second)] == {
         "mix": [{"step": 1, "epoch": 1, "cos_ssl_sl": 0.5, "cos_ssl_mix": 0.6, "cos_sl_mix": 0.7}], "sl": [],
     }  # fmt: skip
-    assert "means over 3 records of the mix phase, 1 records of the sl phase, of 2 runs" in capsys.readouterr().out
+    assert found["ranges"]["mix"]["cos_ssl_sl"] == [0.1, 0.5]
+    assert found["unfinished"] == {}
+    said = capsys.readouterr().out
+    assert "means (least to greatest) over 3 records of the mix phase, 1 record of the sl phase, of 2 runs" in said
+    (row,) = [line for line in said.splitlines() if "SSL and SL" in line]
+    assert "0.300 (0.100 to 0.500)" in row
+    assert "(0.500 to" not in row  # one record has no spread
+    assert "not finished" not in said
+
+
+def test_of_a_run_that_is_not_finished_it_is_said_where_it_stands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped, killed = (write_records(tmp_path / name, ("mix", 0.1), ("mix", 0.3)) for name in ("stopped", "killed"))
+    (stopped / "stopped.json").write_text('{"step": 3, "why": "SIGTERM"}')
+    out = tmp_path / "out.json"
+    assert gradient_alignment.main(["--run", str(stopped), str(killed), "--json", str(out)]) == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert f"note: {stopped} is not finished: it stands at step 3" in said
+    assert f"note: {killed} is not finished: it stands at step 2" in said
+    assert json.loads(out.read_text())["unfinished"] == {str(stopped): 3, str(killed): 2}
 
 
 def test_a_mistake_is_named(tmp_path: Path) -> None:
