@@ -6,12 +6,13 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mixdist.paper.jobs import cells_below
+from mixdist.paper.notes import state_notes
 from mixdist.paper.outcome import Entry, Runs, by_seed, entry_of
-from mixdist.paper.table import NOTHING, Text, accuracy_of, state_notes
+from mixdist.paper.table import NOTHING, Text, accuracy_of, time_of
 from mixdist.report.summarise import ARMS, Spread
-from mixdist.report.table import seconds
 
 COLUMNS = (
     "share",
@@ -22,6 +23,7 @@ COLUMNS = (
     "accuracy",
     "latency_s",
     "changes",
+    "layout",
     "device",
     "world_size",
     "run",
@@ -49,11 +51,13 @@ def read_budget(place: Path) -> list[Point]:
 def text_of(points: list[Point], place: Path) -> Text:
     """Write the points as text."""
     entries = [entry for point in points for entry in point.entries]
-    changes = dict.fromkeys(entry.changes for entry in entries if entry.changes)
+    kept = [entry for entry in entries if entry.reason is None] or entries
+    trained = dict.fromkeys(_trained(entry.about["trained"]) for entry in kept if "trained" in entry.about)
+    changes = dict.fromkeys(entry.changes for entry in kept if entry.changes)
     return Text(
         title=f"{place.name}: accuracy over the share of labels",
         marks=(),
-        shared=" ".join(["SSL sees all images", *(["with", *changes] if changes else [])]),
+        shared="; ".join([*trained, " ".join(["SSL sees all images", *(["with", *changes] if changes else [])])]),
         headings=("labels", "labelled images", "arm", "seeds", "accuracy %", "training s"),
         rows=tuple(_row(point) for point in points),
         notes=(
@@ -64,11 +68,20 @@ def text_of(points: list[Point], place: Path) -> Text:
     )
 
 
+def _trained(trained: dict[str, Any]) -> str:
+    return f"{trained['backbone']}, {trained['epochs']} epochs"
+
+
 def _row(point: Point) -> tuple[str, ...]:
-    labelled = time = NOTHING
-    if point.latency is not None:
-        labelled, time = str(point.results[0].labelled), seconds(point.latency.mean)
-    return (f"{100 * point.share:g} %", labelled, point.arm, str(len(point.results)), accuracy_of(point), time)
+    labelled = str(point.results[0].labelled) if point.results else NOTHING
+    return (
+        f"{100 * point.share:g} %",
+        labelled,
+        point.arm,
+        str(len(point.results)),
+        accuracy_of(point),
+        time_of(point),
+    )
 
 
 def long_form(points: list[Point]) -> str:
@@ -83,7 +96,7 @@ def long_form(points: list[Point]) -> str:
             hardware = [None] * 2 if result is None else [result.device, result.world_size]
             labelled = None if result is None else result.labelled
             head = [point.share, labelled, point.arm, entry.about["seed"], entry.state]
-            writer.writerow([*head, *ours, entry.changes, *hardware, entry.folder.name])
+            writer.writerow([*head, *ours, entry.changes, entry.layout, *hardware, entry.folder.name])
     return file.getvalue()
 
 

@@ -44,8 +44,9 @@ def _picture(backbone: str, ssl: str, sl: str, rows: list[Row]) -> Picture:
     figure = new_figure(3.6, width=7.2)
     panels = figure.subplots(1, 2)
     said = []
-    scales = sorted({entry.about["scale"] for row in rows for entry in row.entries} - {1})
-    own = f"ours, scaled by {', '.join(f'{scale:g}' for scale in scales)}" if scales else "ours"
+    about = [entry.about for row in rows for entry in row.entries]
+    own = ", ".join(["ours", *(f"scaled by {scale:g}" for scale in sorted({one["scale"] for one in about} - {1}))])
+    own += ", of fewer images" if any(one["notes"] for one in about) else ""
     for axes, title, point in zip(panels, (own, "the paper's"), (_ours, _papers), strict=True):
         lines = _lines(rows, point)
         axes.set(title=title, xlabel="training time, s")

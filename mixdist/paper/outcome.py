@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,12 @@ class Entry:
     @property
     def changes(self) -> str:
         """The user's settings that change what is trained, as on a command line."""
-        return " ".join(f"--{key} {value}" for key, value in self.about["changes"].items())
+        return _as_flags(self.about["changes"])
+
+    @property
+    def layout(self) -> str:
+        """The user's settings that change its training time alone, as on a command line."""
+        return _as_flags(self.about.get("layout", {}))  # the first cells had none
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,10 @@ class Row(Runs):
     cell: Cell
 
     @property
-    def hardware(self) -> set[tuple[int, str]]:
-        """Processes and device of the runs."""
-        return {(result.world_size, result.device) for result in self.results}
+    def machines(self) -> set[tuple[int, str, str]]:
+        """Processes, device and layout of the runs: what their training times have to share to be compared."""
+        finished = [(entry.result, entry.layout) for entry in self.entries if entry.result is not None]
+        return {(result.world_size, result.device, layout) for result, layout in finished}
 
     @property
     def difference(self) -> float | None:
@@ -88,6 +94,11 @@ class Outcome:
         """All runs."""
         return [entry for row in self.rows for entry in row.entries]
 
+    @property
+    def scales(self) -> list[float]:
+        """What the runs were shortened to, where they were."""
+        return sorted({entry.about["scale"] for entry in self.entries} - {1})
+
     def baseline(self, row: Row) -> Row | None:
         """Return the row `ssl+sl` of the same setting, None where the table has none."""
         want = replace(row.cell, arm="ssl+sl", accuracy=None, latency_s=None)
@@ -95,12 +106,12 @@ class Outcome:
         return same[0] if same else None
 
     def speed_ups(self, row: Row) -> tuple[float | None, float | None]:
-        """Return latency(ssl+sl) / latency(row): ours, where both ran on the same hardware, and the paper's."""
+        """Return latency(ssl+sl) / latency(row): ours, where both ran in one way, and the paper's."""
         base = self.baseline(row)
         if base is None:
             return None, None
         ours = paper = None
-        if row.latency and base.latency and row.hardware == base.hardware and len(row.hardware) == 1:
+        if row.latency and base.latency and row.machines == base.machines and len(row.machines) == 1:
             ours = base.latency.mean / row.latency.mean
         if row.cell.latency_s and base.cell.latency_s:
             paper = base.cell.latency_s / row.cell.latency_s
@@ -126,6 +137,10 @@ def read_outcome(grid: Grid, place: Path, chosen: Iterable[Cell]) -> Outcome:
 def by_seed(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """Return runs in the order of their seeds."""
     return tuple(sorted(entries, key=lambda entry: int(entry.about["seed"])))
+
+
+def _as_flags(settings: Mapping[str, str]) -> str:
+    return " ".join(f"--{key} {value}" for key, value in settings.items())
 
 
 def entry_of(folder: Path, about: dict[str, Any]) -> Entry:

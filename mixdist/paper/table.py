@@ -1,14 +1,14 @@
-"""Ours, the paper's and the difference as text: the table of the console, Markdown and page, and what to know of it."""
+"""Ours, the paper's and the difference as text: the table of the console, Markdown and page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from mixdist.paper.notes import marks_of, notes_of
 from mixdist.paper.outcome import Entry, Outcome, Row, Runs
 from mixdist.report.table import seconds
 
-SEEDS = 4  # of the paper
 NOTHING = "–"
 
 _FIELDS: tuple[tuple[str, Callable[[Row], str]], ...] = (  # shown where the rows differ in them
@@ -45,19 +45,20 @@ def text_of(outcome: Outcome) -> Text:
         (row.cell.arm, *(show(row) for _, show in varied), *(show(row) for _, show in measured)) for row in outcome.rows
     )
     title = f"{outcome.grid.name}: {outcome.grid.title}"
-    return Text(title, tuple(_marks(outcome)), ", ".join(shared), headings, rows, tuple(_notes(outcome)))
+    title += "".join(f", scaled to {scale:g}" for scale in outcome.scales)
+    return Text(title, tuple(marks_of(outcome)), ", ".join(shared), headings, rows, tuple(notes_of(outcome)))
 
 
 def _measured(outcome: Outcome) -> list[tuple[str, Callable[[Row], str]]]:
     columns: list[tuple[str, Callable[[Row], str]]] = []
-    if any(_scale(row) != 1 for row in outcome.rows):
+    if any(_shortened(row) for row in outcome.rows):
         columns += [("trained on", _trained)]
     columns += [
         ("seeds", lambda row: str(len(row.results))),
         ("accuracy %, ours", accuracy_of),
         ("paper", lambda row: _number(row.cell.accuracy, "{:.2f}")),
-        ("difference", lambda row: _number(row.difference, "{:+.2f}")),
-        ("training s, ours", lambda row: NOTHING if row.latency is None else seconds(row.latency.mean)),
+        ("difference, points", lambda row: _number(row.difference, "{:+.2f}")),
+        ("training s, ours", time_of),
     ]
     if any(row.cell.latency_s for row in outcome.rows):
         columns += [("paper", lambda row: NOTHING if row.cell.latency_s is None else seconds(row.cell.latency_s))]
@@ -76,56 +77,32 @@ def accuracy_of(runs: Runs) -> str:
     return f"{runs.accuracy.mean:.2f}{spread}"
 
 
+def time_of(runs: Runs) -> str:
+    """Return mean ± deviation of the training seconds over the finished runs."""
+    if runs.latency is None:
+        return NOTHING
+    spread = "" if runs.latency.deviation is None else f" ± {seconds(runs.latency.deviation)}"
+    return f"{seconds(runs.latency.mean)}{spread}"
+
+
 def _number(value: float | None, form: str) -> str:
     return NOTHING if value is None else form.format(value)
 
 
-def _scale(row: Row) -> float:
-    return float(row.entries[0].about["scale"]) if row.entries else 1.0
+def _shortened(row: Row) -> bool:
+    """Say whether the runs are trained on other data or epochs than the paper's, or with another ρ."""
+    as_paper = (row.cell.fraction, str(row.cell.epochs), row.cell.mix_ratio)
+    return any(_as_trained(row, entry) != as_paper for entry in row.entries)
+
+
+def _as_trained(row: Row, entry: Entry) -> tuple[float, str, float]:
+    trained = entry.about["trained"]
+    return trained["fraction"], str(trained["epochs"]), trained.get("mix_ratio", row.cell.mix_ratio)
 
 
 def _trained(row: Row) -> str:
     if not row.entries:
         return NOTHING
-    trained = row.entries[0].about["trained"]
-    return f"{100 * trained['fraction']:.3g} %, {trained['epochs']} epochs"
-
-
-def _marks(outcome: Outcome) -> list[str]:
-    """Say what makes these runs others than the paper's: their scale, changed settings, smaller sets."""
-    about = [entry.about for entry in outcome.entries]
-    scales = sorted({one["scale"] for one in about if one["scale"] != 1})
-    said = [
-        f"Scaled to {scale:g} by --scale: epochs and data are shortened, so this is not the paper's experiment"
-        for scale in scales
-    ]
-    said += [
-        f"Settings other than the paper's: {each}" for each in dict.fromkeys(e.changes for e in outcome.entries) if each
-    ]
-    return said + list(dict.fromkeys(note for one in about for note in one["notes"]))
-
-
-def _notes(outcome: Outcome) -> list[str]:
-    said = []
-    if any(outcome.baseline(row) for row in outcome.rows):
-        said.append(
-            "Speed-up: training time of ssl+sl in the same setting, on the same hardware, divided by this one's."
-        )
-    hardware = sorted({f"{size} × {device}" for row in outcome.rows for size, device in row.hardware})
-    if hardware:
-        said.append(
-            f"Training time is without evaluation, checkpoints and set-up; ours on {', '.join(hardware)}, the paper's "
-            f"on one RTX 6000 Ada: hold the speed-ups against each other, not the seconds."
-        )
-    counts = {len(row.results) for row in outcome.rows}
-    if counts != {SEEDS}:
-        spread = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        said.append(f"Seeds of a row: {spread}; the paper has {SEEDS}. ± is the sample standard deviation over them.")
-    return said + state_notes(outcome.entries)
-
-
-def state_notes(entries: Sequence[Entry]) -> list[str]:
-    """Say which runs failed, and why, and how many have not finished."""
-    said = [f"Failed: {entry.folder.name}: {entry.reason}" for entry in entries if entry.reason is not None]
-    waiting = sum(entry.state == "not finished" for entry in entries)
-    return said + ([f"Not finished yet: {waiting} run{'' if waiting == 1 else 's'}."] if waiting else [])
+    fraction, epochs, ratio = _as_trained(row, row.entries[0])
+    other = f", ρ {ratio:g}" if row.cell.arm == "mixtraining" and ratio != row.cell.mix_ratio else ""
+    return f"{100 * fraction:.3g} %, {epochs} epochs{other}"

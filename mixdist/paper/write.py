@@ -48,9 +48,11 @@ OWN_COLUMNS = (
     "trained_epochs",
     "scale",
     "changes",
+    "layout",
     "device",
     "world_size",
     "run",
+    "notes",
 )
 
 
@@ -84,7 +86,7 @@ def writing(place: Path) -> Iterator[None]:
 def write_report(place: Path, text: Text, csv_text: str, pictures: list[Picture], entries: Sequence[Entry]) -> None:
     """Write results.csv, report.md, report.html, and each picture as a file of its own."""
     write_text(place / "results.csv", csv_text)
-    write_text(place / "report.md", markdown(text))
+    write_text(place / "report.md", markdown(text, pictures))
     write_text(place / "report.html", page(text, pictures, entries))
     for picture in pictures:
         picture.save(place)
@@ -100,22 +102,24 @@ def long_form(outcome: Outcome) -> str:
 
 
 def _line(cell: Cell, entry: Entry) -> list[object]:
-    about, result = entry.about, entry.result
+    about, trained, result = entry.about, entry.about["trained"], entry.result
     setting = astuple(cell)[: len(fields(Cell)) - 2]
     ours = [None, None] if result is None else [round(result.accuracy, 4), round(result.latency_s, 3)]
     hardware = [None, None] if result is None else [result.device, result.world_size]
     return [
         *(cell.table.removeprefix("table"), *setting[1:], *ours),
-        *(about["seed"], entry.state, cell.accuracy, cell.latency_s, *about["trained"].values(), about["scale"]),
-        *(entry.changes, *hardware, entry.folder.name),
+        *(about["seed"], entry.state, cell.accuracy, cell.latency_s, trained["fraction"], trained["epochs"]),
+        *(about["scale"], entry.changes, entry.layout, *hardware, entry.folder.name, "; ".join(about["notes"])),
     ]
 
 
-def markdown(text: Text) -> str:
-    """Return the document, with a final newline."""
+def markdown(text: Text, pictures: Sequence[Picture] = ()) -> str:
+    """Return the document, with a final newline; it shows the pictures that lie beside it."""
     lines = [f"# {plain(text.title)}", "", *(f"**{plain(mark)}.**\n" for mark in text.marks), plain(text.shared), ""]
     lines += table([plain(heading) for heading in text.headings], text.rows)
     lines += ["", *(f"* {plain(note)}" for note in text.notes)]
+    for picture in pictures:
+        lines += ["", f"![{plain(picture.title)}]({picture.name}.svg)"]
     return "\n".join(lines) + "\n"
 
 

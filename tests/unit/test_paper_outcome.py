@@ -74,13 +74,79 @@ def test_no_speed_up_is_given_between_different_machines(place: Path) -> None:
     assert found.speed_ups(found.rows[2])[0] is None
 
 
+def test_no_speed_up_is_given_between_different_layouts(place: Path) -> None:
+    for seed in (0, 1):
+        write_cell(place / f"{MIX.name}-seed{seed}", MIX, seed, layout={"train.compile": "true"})
+    found = outcome(place)
+    assert [found.speed_ups(row)[0] is None for row in found.rows] == [False, False, True]
+    assert any("ours on 1 × GPU, 1 × GPU with --train.compile true" in note for note in text_of(found).notes)
+    layouts = [line["layout"] for line in csv.DictReader(io.StringIO(long_form(found)))]
+    assert layouts == [""] * 4 + ["--train.compile true"] * 2
+
+
 def test_the_table_shows_the_columns_in_which_rows_differ_and_says_the_others_once(place: Path) -> None:
     text = text_of(outcome(place))
     assert text.headings[:3] == ("arm", "seeds", "accuracy %, ours")
     assert "backbone resnet18, D_ssl cifar10, D_sl cifar10, data 10 %, epochs 100, α 0.5, ρ 0.5" in text.shared
     assert text.rows[2][:5] == ("mixtraining", "2", "64.50 ± 0.71", "67.53", "-3.03")
+    assert text.headings[4:6] == ("difference, points", "training s, ours")
+    assert text.rows[2][5] == "57.6 ± 0.0"
     assert text.marks == ()
-    assert any("Seeds of a row: 2; the paper has 4" in note for note in text.notes)
+    assert "Seeds of a row: 2; the paper has 4." in text.notes
+    assert "± is the sample standard deviation over the seeds of a row." in text.notes
+    assert any("Seeds share the images, labels and noise that are drawn" in note for note in text.notes)
+    assert any("on one RTX 6000 Ada: hold the speed-ups against each other" in note for note in text.notes)
+
+
+def test_as_many_seeds_as_the_papers_have_a_spread_that_is_explained(place: Path) -> None:
+    for seed in (2, 3):
+        for cell, (accuracy, slowness) in OURS.items():
+            write_cell(write_run(place / f"{cell.name}-seed{seed}", cell.arm, seed, accuracy, slowness), cell, seed)
+    notes = text_of(outcome(place)).notes
+    assert "± is the sample standard deviation over the seeds of a row." in notes
+    assert not any(note.startswith("Seeds of a row") for note in notes)
+
+
+def notes_of(table: str, tmp_path: Path, **about: Any) -> tuple[str, ...]:
+    cells = grid_of(table).select({"dataset": ["cifar10"]}).cells
+    for cell in cells:
+        for seed in (0, 1):
+            write_cell(write_run(tmp_path / f"{cell.name}-{seed}", cell.arm, seed), cell, seed, **about)
+    return text_of(read_outcome(grid_of(table), tmp_path, cells)).notes
+
+
+@pytest.mark.parametrize("table", ["table5", "table6", "table8", "table9", "table10", "table11"])
+def test_the_papers_machine_is_named_only_where_the_paper_gives_its_seconds(tmp_path: Path, table: str) -> None:
+    notes = notes_of(table, tmp_path)
+    assert any(note.endswith("ours on 1 × cpu.") for note in notes)
+    assert not any("RTX 6000" in note for note in notes)
+
+
+@pytest.mark.parametrize(("table", "drawn"), [("table7", False), ("table8", True), ("table9", True), ("table14", True)])
+def test_it_is_said_where_seeds_share_what_is_drawn(tmp_path: Path, table: str, drawn: bool) -> None:
+    assert any("Seeds share the images" in note for note in notes_of(table, tmp_path)) == drawn
+
+
+def test_a_speed_up_names_its_baseline(tmp_path: Path) -> None:
+    def baseline(table: str, **about: Any) -> str:
+        notes = notes_of(table, tmp_path / f"{table}{len(about)}", **about)
+        (note,) = [note for note in notes if note.startswith("Speed-up")]
+        return note
+
+    assert "of ssl+sl, whose SSL masks features, as the paper's, in the same setting" in baseline("table7")
+    assert "of ssl+sl in the same setting" in baseline("table4")
+    assert "of ssl+sl in the same setting" in baseline("table7", changes={"method.ssl_masking": "input"})
+
+
+def test_what_is_trained_is_said_where_it_is_not_the_cells(place: Path) -> None:
+    trained = {"fraction": 0.1, "epochs": "100 + 3", "mix_ratio": 0.3}
+    write_cell(place / f"{MIX.name}-seed0", MIX, 0, trained=trained)
+    found = outcome(place)
+    text = text_of(found)
+    assert text.headings[1] == "trained on"
+    assert [row[1] for row in text.rows] == ["10 %, 100 epochs", "10 %, 100 epochs", "10 %, 100 + 3 epochs, ρ 0.3"]
+    lines = [line for line in csv.DictReader(io.StringIO(long_form(found))) if line["method"] == "mixtraining"]
+    assert [(line["epochs"], line["trained_epochs"]) for line in lines] == [("100", "100 + 3"), ("100", "100")]
 
 
 def test_rows_of_other_filters_stay_in_the_table(place: Path) -> None:
@@ -106,6 +172,9 @@ def test_failed_and_unfinished_runs_are_told(place: Path) -> None:
     assert "Failed: broken: no room | on the disk" in text.notes
     assert "Not finished yet: 1 run." in text.notes
     assert "no room \\| on the disk" in markdown(text)
+    wrong = write_cell(place / "wrong", SL, 4, changes={"train.batch": "7"})
+    (wrong / "failed.json").write_text(json.dumps({"code": 2, "reason": "a batch of 7"}))
+    assert text_of(outcome(place)).marks == ()  # its settings stand in no figure
     states = {line["run"]: line["state"] for line in csv.DictReader(io.StringIO(long_form(found)))}
     assert (states["broken"], states["waiting"]) == ("failed", "not finished")
 
@@ -120,8 +189,14 @@ def test_what_makes_the_runs_others_than_the_papers_stands_on_top(tmp_path: Path
         assert said.index("Scaled to 0.1 by --scale") < said.index("58.91")
         assert "Settings other than the paper" in said
         assert "data/cifar10 holds 5 images" in said
+        assert "data limitation, ResNet-18, scaled to 0.1" in said.split("\n\n")[0]
+    assert "<title>mixdist: table2: data limitation, ResNet-18, scaled to 0.1</title>" in said
+    assert "](resnet18-cifar10.svg)" in (tmp_path / "report.md").read_text()
+    picture = (tmp_path / "resnet18-cifar10.svg").read_text()
+    assert "ours, scaled by 0.1, of fewer images, sl" in picture
     (line,) = csv.DictReader((tmp_path / "results.csv").open())
     assert (line["scale"], line["trained_epochs"], line["changes"]) == ("0.1", "10", "--train.batch 64")
+    assert line["notes"] == "data/cifar10 holds 5 images"
 
 
 def test_a_run_that_stands_for_another_has_its_result(tmp_path: Path) -> None:
