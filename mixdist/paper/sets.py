@@ -94,6 +94,22 @@ class Shelf:
         place = self.place(name)
         return _checked(name, open_set(place)) if is_packed_set(place) else None
 
+    def check_sources(self) -> None:
+        """Refuse a source that is not there, before anything is downloaded or packed.
+
+        Raises:
+            UserError: naming it.
+        """
+        for name, given in self.sources.items():
+            if not Path(given).exists():
+                raise UserError(f"--source {name}={given} does not exist; give a folder, an archive or a packed set")
+
+    def tell_unread(self, name: str, say: Callable[[str], None]) -> None:
+        """Say that a source is not read, where the set was packed before."""
+        given, place = self.sources.get(name), self.place(name)
+        if given is not None and place != Path(given) and is_packed_set(place):
+            say(f"{name} is packed in {place}, so --source {name}={given} is not read; to pack it anew, remove {place}")
+
     def obtain(self, name: str, say: Callable[[str], None]) -> PackedSet:
         """Return the packed set; pack it first where it is missing, which a second process waits for.
 
@@ -101,6 +117,7 @@ class Shelf:
             UserError: there is neither a source nor a network, a checksum differs, or the source cannot be packed.
         """
         if (found := self.find(name)) is not None:
+            self.tell_unread(name, say)
             return found
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -109,21 +126,17 @@ class Shelf:
         with ExitStack() as held:
             with suppress(OSError):  # a file system without locks
                 held.enter_context(locked(self.folder / f"{name}.lock"))
-            if (found := self.find(name)) is None:
-                self._pack(name, say)
-        return self.obtain(name, say) if found is None else found
+            return self.find(name) or self._pack(name, say)
 
-    def _pack(self, name: str, say: Callable[[str], None]) -> None:
+    def _pack(self, name: str, say: Callable[[str], None]) -> PackedSet:
         known, given = KNOWN[name], self.sources.get(name)
         source = Path(given) if given is not None else fetched(name, known.url, known.md5, self.folder, say)
-        if not source.exists():
-            raise UserError(f"--source {name}={given} does not exist; give a folder, an archive or a packed set")
         say(f"packing {known.title} from {source} into {self.place(name)}")
         with unpacked(source, self.folder, known.url, known.md5) as folder:
             what, reading = packable(folder, known.torchvision, known.inside)
             pack(what, self.place(name), PackOptions(reading=reading))
         try:
-            self.find(name)
+            return _checked(name, open_set(self.place(name)))
         except UserError:
             rmtree(self.place(name))  # else the wrong set would stand in the way of the right one
             raise

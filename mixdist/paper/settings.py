@@ -41,15 +41,15 @@ class Scale:
 
     share: float
     least_epochs: int  #: so that every arm keeps its phases
-    rarest: Mapping[str, int]  #: training images of the smallest class, by set
+    rarest: Mapping[str, int]  #: training images of the smallest class, by set; also of a D_ssl that no arm reads
 
     def shorten(self, cell: Cell) -> Cell:
-        """Return the cell with its epochs and data shortened; at 1 as it is. It depends on no other cell's sets."""
+        """Return the cell with its epochs and data shortened; at 1 as it is. All arms of a row have the same share."""
         if self.share == 1:
             return cell
         share = Decimal(str(self.share))
         epochs = int((cell.epochs * share).quantize(Decimal(1), ROUND_HALF_UP))
-        fewest = min(self.rarest[name] for name in sets_of([cell]))
+        fewest = min(self.rarest[name] for name in (cell.sl_dataset, cell.ssl_dataset))
         fraction = max(float(Decimal(str(cell.fraction)) * share), CLASS_IMAGES / fewest)
         return replace(cell, epochs=min(cell.epochs, max(epochs, self.least_epochs)), fraction=min(fraction, 1.0))
 
@@ -60,7 +60,7 @@ def scale_of(grid: Grid, share: float, rarest: Mapping[str, int]) -> Scale:
     Args:
         grid: with all of its cells, so that a filter does not change what the others are.
         share: what --scale says.
-        rarest: training images of the smallest class, by set.
+        rarest: training images of the smallest class, by set; of the sets of all arms of a row.
     """
     ratios = [Decimal(str(cell.mix_ratio)) for cell in grid.cells if cell.mix_ratio]
     return Scale(share, max((ceil(1 / ratio) for ratio in ratios), default=1), rarest)

@@ -62,8 +62,9 @@ def test_a_packed_set_in_the_data_folder_is_taken_as_it_is(source: Path, tmp_pat
 
 def test_a_packed_set_may_be_given_by_its_place(source: Path, tmp_path: Path) -> None:
     packed(source, tmp_path / "elsewhere")
-    found = shelf(tmp_path, cifar10=tmp_path / "elsewhere").obtain("cifar10", print)
-    assert found.folder == tmp_path / "elsewhere"
+    said: list[str] = []
+    found = shelf(tmp_path, cifar10=tmp_path / "elsewhere").obtain("cifar10", said.append)
+    assert (found.folder, said) == (tmp_path / "elsewhere", [])
     assert not (tmp_path / "data").exists()
 
 
@@ -76,7 +77,11 @@ def test_a_folder_or_archive_is_packed_once(source: Path, tmp_path: Path, kind: 
     for _ in range(2):
         found = shelf(tmp_path, cifar10=place).obtain("cifar10", said.append)
         assert len(found.split("train").index) == 30
-    assert said == [f"packing CIFAR-10 from {place} into {tmp_path / 'data' / 'cifar10'}"]
+    there = tmp_path / "data" / "cifar10"
+    assert said == [
+        f"packing CIFAR-10 from {place} into {there}",
+        f"cifar10 is packed in {there}, so --source cifar10={place} is not read; to pack it anew, remove {there}",
+    ]
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["cifar10"]  # nothing that was unpacked stays
 
 
@@ -120,8 +125,8 @@ def test_what_is_no_archive_or_not_there_is_refused(source: Path, tmp_path: Path
     for path in (tmp_path / "text.tar.gz", cut):
         with pytest.raises(UserError, match=r"cannot be unpacked"):
             shelf(tmp_path, cifar10=path).obtain("cifar10", print)
-    with pytest.raises(UserError, match=r"--source cifar10=.*nowhere does not exist"):
-        shelf(tmp_path, cifar10=tmp_path / "nowhere").obtain("cifar10", print)
+    with pytest.raises(UserError, match=r"--source tiny-imagenet=.*nowhere does not exist; give a folder, an archive"):
+        shelf(tmp_path, **{"cifar10": source, "tiny-imagenet": tmp_path / "nowhere"}).check_sources()
     assert list((tmp_path / "data").iterdir()) == []
 
 

@@ -98,6 +98,15 @@ def test_a_scaled_cell_is_no_longer_and_keeps_its_phases_and_its_classes(name: s
     assert [phase for phase in whole if whole[phase]] == [phase for phase in left if left[phase]]
 
 
+@pytest.mark.parametrize("name", ["table3", "table4"])
+def test_all_arms_of_a_scaled_row_have_the_same_share(name: str) -> None:
+    rows: dict[tuple[str, float, int], set[float]] = {}
+    for cell in grid_of(name).cells:
+        short = scale_of(grid_of(name), 0.001, RAREST).shorten(cell)
+        rows.setdefault((cell.sl_dataset, cell.fraction, cell.epochs), set()).add(short.fraction)
+    assert {frozenset(shares) for shares in rows.values()} == {frozenset({2 / 500})}
+
+
 def test_a_scale_of_1_changes_nothing() -> None:
     for cell in published():
         assert scale_of(grid_of(cell.table), 1, RAREST).shorten(cell) is cell
