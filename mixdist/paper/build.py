@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from mixdist.config.read import read_config
+from mixdist.config.read import fields, read_config
+from mixdist.config.schema import Config
 from mixdist.data.index import PackedSet
 from mixdist.data.open_set import open_set
 from mixdist.data.samples import node_cache
@@ -15,10 +18,20 @@ from mixdist.engine.checkpoint.identity import identity
 from mixdist.paper.cells import Cell
 from mixdist.paper.jobs import Job
 from mixdist.paper.order import Order
+from mixdist.paper.place import below
 from mixdist.paper.sets import shortfall
 from mixdist.paper.settings import Scale, config_file, sets_of, settings_of
+from mixdist.report.summarise import show
 
 PROGRAM = "mixdist reproduce"
+TIMED = (  # settings that change no run but its training time
+    "train.compile.",
+    "train.gradient_checkpointing.",
+    "train.micro_batch.",
+    "parallel.",
+    "data.cache.",
+    "data.workers.",
+)
 
 
 def check_settings(order: Order) -> None:
@@ -44,38 +57,36 @@ def build_jobs(order: Order, cells: Sequence[Cell], scale: Scale, sets: Mapping[
     jobs = []
     for seed in order.seeds:
         for cell in cells:
-            trained, folder = scale.shorten(cell), order.place / f"{cell.name}-seed{seed}"
-            settings = settings_of(trained, seed, locations, folder, scale.share != 1)
+            folder, files = order.place / f"{cell.name}-seed{seed}", [config_file(cell)]
+            settings = settings_of(scale.shorten(cell), seed, locations, folder, scale.share != 1)
             about = {
                 "grid": order.whole.name,
                 "cell": asdict(cell),
-                "trained": {"fraction": trained.fraction, "epochs": trained.epochs},
                 "seed": seed,
                 "scale": scale.share,
                 "notes": [note for name in sets_of([cell]) if (note := shortfall(name, sets[name])) is not None],
             }
-            label, files = f"{cell.name} seed {seed}", [config_file(cell)]
-            jobs.append(make_job(label, folder, files, settings, order.changes, opened, about))
+            flags, unchanged = (flags_of(files, {**settings, **more}) for more in (order.changes, {}))
+            jobs.append(make_job(f"{cell.name} seed {seed}", folder, flags, unchanged, opened, about))
     return jobs
 
 
 def make_job(
     label: str,
     folder: Path,
-    files: Sequence[Path],
-    settings: Mapping[str, Any],
-    changes: Mapping[str, str],
+    flags: Sequence[str],
+    unchanged: Sequence[str],
     opened: dict[str, PackedSet],
     about: dict[str, Any],
 ) -> Job:
-    """Return the job that trains with the settings of a file and those that replace them.
+    """Return the job that trains with the settings of a command line.
 
     Args:
         label: for the console.
         folder: its run.dir.
-        files: YAML of `mixdist train`.
-        settings: by dotted key.
-        changes: the user's, which go before ``settings``; those that change what is trained are told of the run.
+        flags: of `mixdist train`.
+        unchanged: the same without what the user changed, which is told of the run: what changes the training, and
+            what changes its time alone.
         opened: packed sets by location; added to. Remote ones are opened from the run's own cache.
         about: what its grid calls it.
 
@@ -83,16 +94,46 @@ def make_job(
         UserError: see `read_config`.
         DataError: see `open_set`.
     """
-    flags = flags_of(files, {**settings, **changes})
-    config = read_config(flags, PROGRAM)
+    config = read_config(list(flags), PROGRAM)
+    base = config if flags == unchanged else read_config(list(unchanged), PROGRAM)
+    same, before = identity(config, _content(config, opened)), identity(base, _content(base, opened))
+    values, values_before = config.model_dump(mode="json"), base.model_dump(mode="json")
+    changes, layout = {}, {}
+    for key, _ in fields():
+        value = _at(values, key)
+        if below(same, [key]) != below(before, [key]):
+            changes[key] = show(value)
+        elif f"{key}.".startswith(TIMED) and value != _at(values_before, key):
+            layout[key] = show(value)
+    about = {**about, "trained": _trained(config), "changes": changes, "layout": layout}
+    return Job(label, folder, tuple(flags), config, same, about)
+
+
+def _content(config: Config, opened: dict[str, PackedSet]) -> dict[str, str]:
+    """Return the fingerprint of each set that a run reads, by the setting that names it."""
+    tasks = {f"data.tasks.{name}": task.path for name, task in config.data.tasks.items()}
     content = {}
-    for key, location in (("data.sl", config.data.sl), ("data.ssl", config.ssl_set)):
+    for key, location in {"data.sl": config.data.sl, "data.ssl": config.ssl_set, **tasks}.items():
         if location not in opened:
             opened[location] = open_set(location, node_cache(config))
         content[key] = opened[location].fingerprint
-    same = identity(config, content)
-    said = {key: value for key, value in changes.items() if any(f"{name}.".startswith(f"{key}.") for name in same)}
-    return Job(label, folder, tuple(flags), config, same, {**about, "changes": said})
+    return content
+
+
+def _trained(config: Config) -> dict[str, Any]:
+    """Return what of a cell may be shortened or changed, as it is; "2 + 3" epochs are those of SSL and of SL."""
+    method = config.method
+    both = method.arm != "sl" and method.ssl_epochs != method.sl_epochs
+    return {
+        "backbone": config.model.backbone,
+        "fraction": config.data.fraction,
+        "epochs": f"{method.ssl_epochs} + {method.sl_epochs}" if both else method.sl_epochs,
+        "mix_ratio": method.mix_ratio,
+    }
+
+
+def _at(tree: Mapping[str, Any], key: str) -> Any:
+    return reduce(getitem, key.split("."), tree)
 
 
 def flags_of(files: Sequence[Path], settings: Mapping[str, Any]) -> list[str]:

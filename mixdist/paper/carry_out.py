@@ -12,7 +12,7 @@ from mixdist.paper.closing import exit_code, print_table
 from mixdist.paper.forecast import print_forecast
 from mixdist.paper.order import Order
 from mixdist.paper.outcome import read_outcome
-from mixdist.paper.jobs import take_place
+from mixdist.paper.place import take_place
 from mixdist.paper.runner import Runner
 from mixdist.paper.sets import KNOWN, rarest
 from mixdist.paper.settings import Scale, scale_of, sets_of

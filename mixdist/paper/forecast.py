@@ -19,6 +19,7 @@ from mixdist.paper.build import PROGRAM, build_jobs, flags_of
 from mixdist.paper.cells import Cell
 from mixdist.paper.jobs import finished_runs
 from mixdist.paper.order import Order
+from mixdist.paper.place import check_place
 from mixdist.paper.probe import Speed, probe
 from mixdist.paper.sets import KNOWN
 from mixdist.paper.settings import Scale, config_file, sets_of, settings_of
@@ -83,7 +84,7 @@ def print_forecast(order: Order, scale: Scale, here: Mapping[str, PackedSet], co
     """Print a line a cell and the sum: runs, steps and hours that are left.
 
     Raises:
-        UserError: see `forecast`.
+        UserError: see `forecast`; runs of other settings are in the grid's folder.
     """
     done = _done(order, scale, here)
     speeds: dict[str, Speed] = {}
@@ -112,8 +113,13 @@ def print_forecast(order: Order, scale: Scale, here: Mapping[str, PackedSet], co
 
 
 def _done(order: Order, scale: Scale, here: Mapping[str, PackedSet]) -> Counter[str]:
-    """Count the finished runs by cell; of sets that are not here, none can be."""
+    """Count the finished runs by cell; of sets that are not here, none can be.
+
+    Raises:
+        UserError: see `check_place`.
+    """
     known = [cell for cell in order.chosen.cells if set(sets_of([cell])) <= here.keys()]
     finished = finished_runs(order.out)
     jobs = build_jobs(order, known, scale, here)
+    check_place(order.place, jobs)
     return Counter(Cell(**job.about["cell"]).name for job in jobs if job.finished or job.hash in finished)

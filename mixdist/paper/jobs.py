@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,6 @@ from typing import Any
 from uuid import uuid4
 
 from mixdist.config.schema import Config
-from mixdist.engine.checkpoint.identity import differences
-from mixdist.errors import UserError
 from mixdist.files import write_json
 from mixdist.runfolder import RunFolder
 
@@ -59,28 +57,6 @@ class Job:
         except OSError:
             return None
 
-    def check_place(self) -> None:
-        """Refuse a folder that holds another run, or something else.
-
-        Raises:
-            UserError: naming the settings that differ.
-        """
-        cell = read_cell(self.folder) or self._begun_meanwhile()
-        if cell is not None and cell["hash"] != self.hash:
-            changed = "; ".join(differences(cell["identity"], self.identity)) or "an unknown setting differs"
-            raise UserError(
-                f"{self.folder} holds a run of other settings ({changed}); give another --out, or remove it"
-            )
-
-    def _begun_meanwhile(self) -> dict[str, Any] | None:
-        """Return the cell of another process that begins this run: it is about to give its file that name, or has."""
-        if not self.folder.is_dir() or all(one.name == f"{CELL}.partial" for one in self.folder.iterdir()):
-            return None
-        cell = read_cell(self.folder)
-        if cell is None:
-            raise UserError(f"{self.folder} holds files and no {CELL}: no run of this grid; give another --out")
-        return cell
-
     def write_cell(self, stands_for: Path | None = None) -> None:
         """Write what the run is into its folder; with ``stands_for``, that its result lies in that folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,20 +79,6 @@ class Job:
         write_json(self.folder / FAILED, {"code": code, "reason": reason, "try": uuid4().hex})
 
 
-def take_place(place: Path, jobs: Iterable[Job]) -> None:
-    """Make the folder of a grid, once no run of it would stand in the place of another.
-
-    Raises:
-        UserError: it cannot be made; see `Job.check_place`.
-    """
-    for job in jobs:
-        job.check_place()
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out: {place} cannot be made: {error.strerror}") from error
-
-
 def read_cell(folder: Path) -> dict[str, Any] | None:
     """Return a run's cell.json; None where there is none of this format."""
     try:
@@ -127,22 +89,36 @@ def read_cell(folder: Path) -> dict[str, Any] | None:
     return tree if of_ours and {"hash", "about", "identity"} <= tree.keys() else None
 
 
+def came_to_nothing(folder: Path) -> bool:
+    """Say whether the last try failed and left neither result nor checkpoint, so that nothing there is to be kept."""
+    saved = any(path.suffix != ".partial" for path in RunFolder(folder).checkpoints.glob("step-*"))
+    return (folder / FAILED).is_file() and not saved and result_folder(folder) is None
+
+
 def result_folder(folder: Path) -> Path | None:
     """Return where a run's result lies: in its folder or that of the run it stands for; None where there is none."""
-    if RunFolder(folder).result.is_file():
+    if _has_result(folder):
         return folder
     cell = read_cell(folder)
     if cell is None or not cell.get("result_in"):
         return None
     other = folder / cell["result_in"]
-    return other if RunFolder(other).result.is_file() else None
+    return other if _has_result(other) else None
+
+
+def _has_result(folder: Path) -> bool:
+    """Say whether the folder has a result; one that a disk has damaged is none."""
+    try:
+        return isinstance(json.loads(RunFolder(folder).result.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        return False
 
 
 def finished_runs(out: Path) -> dict[str, Path]:
     """Return the folders of the finished runs of all grids below ``out``, by hash."""
     found: dict[str, Path] = {}
     for folder, cell in cells_below(out, "*/*"):
-        if RunFolder(folder).result.is_file():
+        if _has_result(folder):
             found.setdefault(cell["hash"], folder)
     return found
 

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from mixdist.arguments import Parser, refuse_below_one
+from mixdist.config.schema import Config
 from mixdist.data.index import PackedSet
 from mixdist.data.packing.summary import plain_or_terminal, print_line
 from mixdist.data.remote.urls import base_name, is_remote
-from mixdist.data.samples import find_samples
-from mixdist.errors import UserError
+from mixdist.data.samples import Samples, find_samples
+from mixdist.data.select import labelled_ids, training_ids
+from mixdist.data.subset import smallest_fraction
+from mixdist.errors import DataError, UserError
 from mixdist.paper.budget_outcome import curves_of, long_form, read_budget, text_of
-from mixdist.paper.build import make_job
+from mixdist.paper.build import flags_of, make_job
 from mixdist.paper.closing import exit_code, print_table
 from mixdist.paper.command_line import at_dashes, part, read_settings, refuse_seeds, refuse_twice
-from mixdist.paper.jobs import Job, take_place
+from mixdist.paper.jobs import Job
+from mixdist.paper.place import take_place
 from mixdist.paper.runner import Runner
 from mixdist.report.summarise import ARMS
 
 SHARES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 SEEDS = (0, 1, 2)
+WHOLE = {"labelled_fraction": 1.0, "ssl_only_unlabelled": False}
 DECIDED = ("seed", "run.dir", "data.sl", "data.labelled_fraction", "data.subset_seed", "method.arm")
 
 
@@ -77,10 +85,36 @@ def _jobs(options: argparse.Namespace, changes: Mapping[str, str], place: Path) 
                     "run.dir": str(place / name),
                 }
                 about = {"share": share, "arm": arm, "seed": seed}
-                jobs.append(make_job(name, place / name, options.config, settings, changes, opened, about))
-    for job in {job.about["share"]: job for job in jobs}.values():
-        find_samples(job.config)  # a share that leaves a class without a label is refused before anything is trained
+                flags = flags_of(options.config, {**settings, **changes})
+                jobs.append(make_job(name, place / name, flags, flags_of([], settings), opened, about))
+    for share, job in {job.about["share"]: job for job in jobs}.items():
+        _check_share(share, job.config)
     return jobs
+
+
+def _check_share(share: float, config: Config) -> None:
+    """Refuse a share that leaves a class without a label, before anything is trained.
+
+    Raises:
+        UserError: naming the smallest share that leaves none, where shares are drawn from each class alike.
+    """
+    found = find_samples(config.model_copy(update={"data": config.data.model_copy(update=WHOLE)}))
+    try:
+        labelled_ids(found.sl, training_ids(found.sl, config.data), config.data)
+    except DataError:
+        raise _too_small(share, config, found) from None
+    find_samples(config)
+
+
+def _too_small(share: float, config: Config, found: Samples) -> UserError:
+    counts = np.bincount(found.sl.split("train").labels[found.sl_ids], minlength=len(found.sl.classes))
+    name, labels = found.sl.classes[counts.argmin()], int(counts.min())
+    enough = Decimal(smallest_fraction(labels)) if config.data.stratified else None
+    others = [f"{one:g}" for one in SHARES if one >= (2 * share if enough is None else enough)] or ["1"]
+    return UserError(
+        f"--share {share:g} leaves a class of {found.sl.location} without a label: of '{name}' there are {labels}; "
+        f"give {'larger shares' if enough is None else f'shares of at least {enough}'}, as --share {' '.join(others)}"
+    )
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -85,6 +85,7 @@ class Runner:
             return
         job.write_cell()
         (job.folder / FAILED).unlink(missing_ok=True)
+        RunFolder(job.folder).result.unlink(missing_ok=True)  # a damaged one: the training would take it for its own
         log = job.folder / LOG
         self.say(f"{place}: training; its console is {log}")
         with log.open("ab") as file:

@@ -93,6 +93,7 @@ def test_ours_stand_beside_the_papers_and_are_marked_as_scaled(grid: tuple[Path,
     assert {(line["table"], line["epochs"], line["trained_epochs"], line["scale"]) for line in found} == {
         ("1", "100", "2", "0.02")
     }
+    assert all("holds 2,000 training and 20 test images" in line["notes"] for line in found)
     for line in found:
         result = json.loads((folder / line["run"] / "result.json").read_text())
         assert float(line["accuracy"]) == pytest.approx(result["accuracy"], abs=1e-3)
@@ -106,7 +107,7 @@ def test_ours_stand_beside_the_papers_and_are_marked_as_scaled(grid: tuple[Path,
     assert "<script" not in page
     picture = ElementTree.parse(folder / "vit_tiny-cifar10.svg").getroot()
     assert picture.tag == "{http://www.w3.org/2000/svg}svg"
-    assert "ours, scaled by 0.02, mixtraining" in picture.attrib["aria-label"]
+    assert "ours, scaled by 0.02, of fewer images, mixtraining" in picture.attrib["aria-label"]
 
 
 def test_a_run_knows_its_cell_and_trained_what_the_cell_says(grid: tuple[Path, Done]) -> None:
@@ -134,11 +135,14 @@ def test_what_is_finished_is_not_trained_again_in_this_grid_or_another(
 
 
 def test_a_folder_with_a_run_of_other_settings_is_refused(data: Path, grid: tuple[Path, Done], here: Here) -> None:
-    asked = ("table1", "--fraction", "1", "--arm", "sl", "--seeds", "0", "--scale", "0.02")
-    done = here(reproduce(data, *asked, *QUIET, "--train.batch", "64"), grid[0])
-    assert done.code == 2
-    (line,) = done.err.splitlines()
-    assert "holds a run of other settings (train.batch was 256, now 64); give another --out" in line
+    before = sorted(grid[0].rglob("*"))
+    for own in (["--seeds", "0"], ["--seeds", "1"], ["--seeds", "0", "--dry-run"]):
+        asked = ("table1", "--fraction", "1", "--arm", "sl", *own, "--scale", "0.02")
+        done = here(reproduce(data, *asked, *QUIET, "--train.batch", "64"), grid[0])
+        assert done.code == 2
+        (line,) = done.err.splitlines()
+        assert "holds a run of other settings (train.batch was 256, now 64); give another --out" in line
+    assert sorted(grid[0].rglob("*")) == before
 
 
 def test_a_dry_run_trains_and_writes_nothing(data: Path, grid: tuple[Path, Done], here: Here) -> None:
@@ -156,6 +160,15 @@ def test_a_dry_run_trains_and_writes_nothing(data: Path, grid: tuple[Path, Done]
     assert "part 2/9 has about 0.0 hours of them" in done.out
     assert "scaled by 0.02: fewer epochs and images than the paper's" in done.out
     assert sorted(grid[0].rglob("*")) == before
+
+
+def test_a_source_that_is_not_there_is_refused_before_anything_is_done(tmp_path: Path, here: Here) -> None:
+    for own in ([], ["--dry-run"]):
+        done = here(reproduce(tmp_path / "none", "table1", "--source", "cifar100=nowhere", *own), tmp_path)
+        assert done.code == 2
+        (line,) = done.err.splitlines()
+        assert "--source cifar100=nowhere does not exist; give a folder, an archive or a packed set" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_of_a_set_that_is_not_here_counts_its_known_size(tmp_path: Path, here: Here) -> None:

@@ -101,10 +101,40 @@ def test_every_arm_is_trained_on_every_share_and_the_curve_is_written(
     assert len(trained) == 12
 
 
+def test_files_of_other_settings_are_told_apart(
+    sets: Path, tmp_path: Path, trained: list[Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text("method: {ssl_epochs: 4, sl_epochs: 2}\nmodel: {options: {depth: 2}}\n")
+    (tmp_path / "b.yaml").write_text("method: {ssl_epochs: 4, sl_epochs: 3}\nmodel: {options: {depth: 2}}\n")
+    (tmp_path / "c.yaml").write_text("method: {ssl_epochs: 4, sl_epochs: 2}\ntrain: {compile: true}\n")
+    own = ["label-budget", str(sets / "whole"), "--out", str(tmp_path), "--share", "1", "--arm", "ssl+sl"]
+    assert main([*own, "--seeds", "0", "--config", str(tmp_path / "a.yaml")]) == 0
+    place = tmp_path / "label-budget-whole"
+    (line,) = csv.DictReader((place / "results.csv").open())
+    changes = '--method.ssl_epochs 4 --method.sl_epochs 2 --model.options {"depth": 2}'
+    assert (line["changes"], line["layout"]) == (changes, "")
+    headline = f"vit_tiny_patch16_224, 4 + 2 epochs; SSL sees all images with {changes}"
+    assert headline in capsys.readouterr().out
+
+    assert main([*own, "--seeds", "1", "--config", str(tmp_path / "b.yaml")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "100pct-ssl+sl-seed0 holds a run of other settings (method.sl_epochs was 2, now 3)" in line
+    settings = ["--", "--train.compile", "true", "--model.options", "{depth: 2}"]
+    assert main([*own, "--seeds", "1", "--config", str(tmp_path / "c.yaml"), *settings]) == 0
+    assert len(trained) == 2
+    lines = csv.DictReader((place / "results.csv").open())
+    assert [line["layout"] for line in lines] == ["", "--train.compile true"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--share", "0.01"], "data.labelled_fraction 0.01 leaves class"),
+        (
+            ["--share", "0.01"],
+            "without a label: of 'cedar' there are 4; give shares of at least 0.13, as --share 0.25 0.5 1",
+        ),
+        (["--share", "0.05", "--", "--data.stratified", "no"], "there are 4; give larger shares, as --share 0.1 0.25"),
+        (["--share", "1", "--", "--data.ssl_only_unlabelled", "yes"], "leaves no sample"),
         (["--share", "1.5"], "--share 1.5 is out of range"),
         (["--share", "1", "1.0"], "--share 1.0 1.0 names one twice"),
         (["--seeds", "-1"], "--seeds -1 is out of range"),

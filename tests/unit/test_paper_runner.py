@@ -17,7 +17,8 @@ from mixdist.locks import locked
 from mixdist.paper import jobs as jobs_module
 from mixdist.paper import runner as module
 from mixdist.paper.closing import exit_code
-from mixdist.paper.jobs import Job, finished_runs, read_cell, result_folder, take_place
+from mixdist.paper.jobs import Job, finished_runs, read_cell, result_folder
+from mixdist.paper.place import check_place, take_place
 from mixdist.paper.runner import Runner, State
 
 # What a training does to its folder; the last argument is what happens to it.
@@ -47,7 +48,8 @@ def job(place: Path, name: str, fate: str = "trains", batch: int = 256) -> Job:
     folder = place / name
     identity = {"train.batch": str(batch), "name": name}
     config = Config.model_validate({"data": {"sl": "set"}})
-    return Job(name, folder, (str(folder), fate), config, identity, {"cell": name})
+    changes = {} if batch == 256 else {"train.batch": str(batch)}
+    return Job(name, folder, (str(folder), fate), config, identity, {"cell": name, "changes": changes})
 
 
 def runner(jobs: list[Job], out: Path, said: list[str] | None = None) -> Runner:
@@ -159,16 +161,45 @@ def test_the_exit_code_says_what_is_left(
     assert lines == [] if said is None else any(said in line for line in lines)
 
 
+def test_a_damaged_result_is_none_and_the_run_goes_on(tmp_path: Path) -> None:
+    each = job(tmp_path / "grid", "a")
+    runner([each], tmp_path).run()
+    (each.folder / "result.json").write_text('{"accuracy": 5')
+    assert not each.finished
+    assert finished_runs(tmp_path) == {}
+    assert runner([each], tmp_path).run() == {each.folder: "finished"}
+    assert starts(each) == 2
+    assert json.loads((each.folder / "result.json").read_text())["accuracy"] == 50.0
+
+
+@pytest.mark.parametrize("fate", ["fails", "dies"])
+def test_a_damaged_result_is_not_left_to_the_training(tmp_path: Path, fate: str) -> None:
+    each = job(tmp_path / "grid", "a", fate)
+    each.write_cell()
+    (each.folder / "result.json").write_text("{")
+    assert runner([each], tmp_path).run() == {each.folder: "failed"}
+    assert not (each.folder / "result.json").exists()
+
+
+def test_a_failed_try_of_other_settings_is_written_over(tmp_path: Path) -> None:
+    wrong, mended = job(tmp_path / "grid", "a", "fails", batch=64), job(tmp_path / "grid", "a")
+    runner([wrong], tmp_path).run()
+    assert runner([mended], tmp_path).run() == {mended.folder: "finished"}
+    cell = read_cell(mended.folder)
+    assert cell is not None
+    assert cell["hash"] == mended.hash
+
+
 def test_a_place_with_other_settings_or_foreign_files_is_refused(tmp_path: Path) -> None:
     runner([job(tmp_path / "grid", "a")], tmp_path).run()
     with pytest.raises(UserError, match=r"other settings \(train.batch was 256, now 64\); give another --out"):
-        job(tmp_path / "grid", "a", batch=64).check_place()
+        check_place(tmp_path / "grid", [job(tmp_path / "grid", "a", batch=64)])
     foreign = tmp_path / "grid" / "b"
     foreign.mkdir()
-    job(tmp_path / "grid", "b").check_place()
+    check_place(tmp_path / "grid", [job(tmp_path / "grid", "b")])
     (foreign / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"holds files and no cell\.json"):
-        job(tmp_path / "grid", "b").check_place()
+        check_place(tmp_path / "grid", [job(tmp_path / "grid", "b")])
 
 
 def test_a_place_in_which_another_process_begins_the_run_is_not_foreign(
@@ -177,11 +208,11 @@ def test_a_place_in_which_another_process_begins_the_run_is_not_foreign(
     own = job(tmp_path / "grid", "a")
     own.folder.mkdir(parents=True)
     (own.folder / "cell.json.partial").write_text("{")
-    own.check_place()
+    check_place(tmp_path / "grid", [own])
     reads = iter([None, {"hash": own.hash}])  # it takes its name between two looks
     (own.folder / "cell.json.partial").rename(own.folder / "cell.json")
-    monkeypatch.setattr("mixdist.paper.jobs.read_cell", lambda _: next(reads))
-    own.check_place()
+    monkeypatch.setattr("mixdist.paper.place.read_cell", lambda _: next(reads))
+    check_place(tmp_path / "grid", [own])
     assert list(reads) == []
 
 
