@@ -27,7 +27,7 @@ def notes_of(outcome: Outcome) -> list[str]:
     """Say what to know of the table's figures."""
     said = []
     if bases := [base for row in outcome.rows if (base := outcome.baseline(row))]:
-        # Of SSL that masks its input, an epoch takes a third of the time: docs/input-masking.md.
+        # SSL that masks its input takes less time, which is another baseline: docs/input-masking.md.
         changed = any(MASKING in entry.about["changes"] for base in bases for entry in base.entries)
         vit = any(base.cell.backbone == "vit_tiny" for base in bases) and not changed
         masks = ", whose SSL masks features, as the paper's," if vit else ""
@@ -60,7 +60,7 @@ def _seed_notes(outcome: Outcome) -> list[str]:
     if max(counts, default=0) > 1:
         said.append("± is the sample standard deviation over the seeds of a row.")
     if any(row.cell.fraction < 1 or row.cell.variant in DRAWN for row in outcome.rows) or outcome.scales:
-        said.append("Seeds share the images, labels and noise that are drawn from the set: ± leaves that variance out.")
+        said.append("Seeds share the images, labels and noise that are drawn from a set; ± leaves that variance out.")
     return said
 
 
