@@ -69,7 +69,7 @@ def text_of(points: list[Point], place: Path) -> Text:
 
 
 def _trained(trained: dict[str, Any]) -> str:
-    return f"{trained['backbone']}, {trained['epochs']} epochs"
+    return f"backbone {trained['backbone']}, epochs {trained['epochs']}"
 
 
 def _row(point: Point) -> tuple[str, ...]:

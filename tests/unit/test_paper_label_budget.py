@@ -113,7 +113,7 @@ def test_files_of_other_settings_are_told_apart(
     (line,) = csv.DictReader((place / "results.csv").open())
     changes = '--method.ssl_epochs 4 --method.sl_epochs 2 --model.options {"depth": 2}'
     assert (line["changes"], line["layout"]) == (changes, "")
-    headline = f"vit_tiny_patch16_224, 4 + 2 epochs; SSL sees all images with {changes}"
+    headline = f"backbone vit_tiny_patch16_224, epochs 4 + 2; SSL sees all images with {changes}"
     assert headline in capsys.readouterr().out
 
     assert main([*own, "--seeds", "1", "--config", str(tmp_path / "b.yaml")]) == 2
@@ -124,6 +124,16 @@ def test_files_of_other_settings_are_told_apart(
     assert len(trained) == 2
     lines = csv.DictReader((place / "results.csv").open())
     assert [line["layout"] for line in lines] == ["", "--train.compile true"]
+
+
+def test_tasks_of_other_content_are_told_apart(
+    sets: Path, tmp_path: Path, trained: list[Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["label-budget", str(sets / "whole"), "--out", str(tmp_path), "--share", "1", "--arm", "sl", "--seeds"]
+    assert main([*own, "0", "--", "--data.tasks", f"{{more: {{path: {sets / 'whole'}}}}}"]) == 0
+    assert main([*own, "1", "--", "--data.tasks", f"{{more: {{path: {sets / 'partly'}}}}}"]) == 2
+    assert "holds a run of other settings (data.tasks.more was" in capsys.readouterr().err
+    assert len(trained) == 1
 
 
 @pytest.mark.parametrize(
