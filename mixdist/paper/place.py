@@ -58,18 +58,26 @@ def _begun_meanwhile(folder: Path) -> dict[str, Any] | None:
 def _unlike(cell: dict[str, Any], job: Job) -> list[str]:
     """Say in what a run of the grid differs from a job, beyond what the grid itself varies.
 
-    Runs of a row are averaged, so they share all but the seed. Rows are compared, so they share what the user changed.
+    Runs of a row are averaged, so they share all but the seed. Rows are compared, so they share what the user changed
+    and, where they are of the same set, its content.
     """
-    was, now = cell["identity"], job.identity
-    if _row(cell["about"]) == _row(job.about):
+    about, was, now = cell["about"], cell["identity"], job.identity
+    if _row(about) == _row(job.about):
         return differences(*({key: one[key] for key in one if key not in SEEDS} for one in (was, now)))
-    keys = {*cell["about"]["changes"], *job.about["changes"]}
+    same_set = _trained_on(about) == _trained_on(job.about)
+    keys = {*about["changes"], *job.about["changes"], *(["data.sl"] if same_set else [])}
     return differences(below(was, keys), below(now, keys))
 
 
 def _row(about: dict[str, Any]) -> list[Any]:
     """Return what of a run its row is: the cell of a table, share and arm of a label budget."""
     return [about.get(key) for key in ("cell", "share", "arm")]
+
+
+def _trained_on(about: dict[str, Any]) -> str | None:
+    """Return the name of a cell's D_sl; a label budget has one set."""
+    cell = about.get("cell")
+    return cell["sl_dataset"] if cell else None
 
 
 def below(identity: dict[str, str], keys: Collection[str]) -> dict[str, str]:

@@ -20,7 +20,11 @@ def job(place: Path, row: str, seed: int = 0, changes: tuple[str, ...] = (), **s
     """Return a job of a row; ``settings`` have "_" for ".", and ``changes`` names those that the user changed."""
     own = {key.replace("_", ".", 1): str(value) for key, value in settings.items()}
     identity = {**PAPER, "seed": str(seed), **own}
-    about = {"cell": {"name": row}, "seed": seed, "changes": {key: identity[key] for key in changes}}
+    about = {
+        "cell": {"name": row, "sl_dataset": row.split("-")[0]},
+        "seed": seed,
+        "changes": {key: identity[key] for key in changes},
+    }
     return Job(row, place / f"{row}-seed{seed}", (), CONFIG, identity, about)
 
 
@@ -47,10 +51,12 @@ def test_a_run_of_other_settings_is_refused_whatever_its_seed_or_row(tmp_path: P
         check_place(tmp_path, [job(tmp_path, row, 1, ("train.batch",), train_batch=64)])
 
 
-def test_runs_of_a_row_share_the_content_of_their_sets(tmp_path: Path) -> None:
-    in_place(job(tmp_path, "sl"))
+@pytest.mark.parametrize("row", ["cifar-sl", "cifar-mix"])
+def test_runs_share_the_content_of_their_set(tmp_path: Path, row: str) -> None:
+    in_place(job(tmp_path, "cifar-sl"))
     with pytest.raises(UserError, match=r"data.sl was content, now other"):
-        check_place(tmp_path, [job(tmp_path, "sl", 1, data_sl="other")])
+        check_place(tmp_path, [job(tmp_path, row, 1, data_sl="other")])
+    check_place(tmp_path, [job(tmp_path, "tiny-sl", 1, data_sl="other")])
 
 
 def test_a_change_to_what_a_row_has_anyway_is_none(tmp_path: Path) -> None:

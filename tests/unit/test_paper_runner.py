@@ -49,7 +49,7 @@ def job(place: Path, name: str, fate: str = "trains", batch: int = 256) -> Job:
     identity = {"train.batch": str(batch), "name": name}
     config = Config.model_validate({"data": {"sl": "set"}})
     changes = {} if batch == 256 else {"train.batch": str(batch)}
-    return Job(name, folder, (str(folder), fate), config, identity, {"cell": name, "changes": changes})
+    return Job(name, folder, (str(folder), fate), config, identity, {"cell": {"sl_dataset": name}, "changes": changes})
 
 
 def runner(jobs: list[Job], out: Path, said: list[str] | None = None) -> Runner:
