@@ -50,7 +50,7 @@ class OwnOptions(argparse.ArgumentParser):
         self._help_text = help_text
 
     def split(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Return the command's own options and what is left, the settings of a run.
+        """Return the command's own options, with their names as ``flags``, and what is left, the settings of a run.
 
         Where help is asked for, the command's own is printed; that of the settings follows when they are read.
 
@@ -63,6 +63,7 @@ class OwnOptions(argparse.ArgumentParser):
             raise UserError(f"{self.prog}: {error}") from None
         if {"-h", "--help"} & set(rest):
             sys.stdout.write(self._help_text)
+        options.flags = tuple(self._option_string_actions)
         return options, rest
 
 

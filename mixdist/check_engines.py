@@ -51,13 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options, rest = _parse(list(sys.argv[1:] if argv is None else argv))
     if "RANK" not in torchrun_names(os.environ):
-        read_config(rest, "mixdist check engines")  # its mistakes, and --help, before any rank is started
+        read_config(
+            rest, "mixdist check engines", options.flags
+        )  # its mistakes, and --help, before any rank is started
         return _start(options)
     world = read_world()
     try:
         with process_group(world):
             with world.together():
-                config = read_config(rest, "mixdist check engines")
+                config = read_config(rest, "mixdist check engines", options.flags)
             return _run(config, world, options)
     except MixdistError as error:
         if world.is_main or not error.collective:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -29,15 +29,15 @@ EXPECTED = {  # where pydantic's own words speak to programmers
 }
 
 
-def read_config(argv: list[str], program: str = "mixdist train") -> Config:
-    """Read the files and overrides of a command line.
+def read_config(argv: list[str], program: str = "mixdist train", own: Sequence[str] = ()) -> Config:
+    """Read the files and overrides of a command line; ``own`` are flags of the program that a mistyped one may mean.
 
     `--print-config` prints the resolved config as YAML and leaves with exit code 0, as `--help` does.
 
     Raises:
         UserError: unknown key, wrong type, value out of bounds or contradiction; the message names all of them.
     """
-    options = _parse_arguments(argv, program)
+    options = _parse_arguments(argv, program, own)
     tree: dict[str, Any] = {"data": {}}  # so that a missing data.sl is named as such
     places: Places = {}
     for path in options.pop("config"):
@@ -77,7 +77,7 @@ def default_of(field: FieldInfo) -> Any:
     return field.get_default(call_default_factory=True, validated_data={})  # which pydantic 2.10 cannot do without
 
 
-def _parse_arguments(argv: list[str], program: str) -> dict[str, Any]:
+def _parse_arguments(argv: list[str], program: str, own: Sequence[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog=program, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML file(s)")
     parser.add_argument("--resume", action="store_true", help="short for --run.resume require")
@@ -93,7 +93,7 @@ def _parse_arguments(argv: list[str], program: str) -> dict[str, Any]:
         raise UserError(f"command line: {error}") from None
     if unknown:
         flag = unknown[0].split("=")[0]
-        names = [f"--{key}" for key in [*known, "config", "resume", "print-config"]]
+        names = [*own, *(f"--{key}" for key in [*known, "config", "resume", "print-config"])]
         raise UserError(f"command line: unknown argument {flag}{nearest(flag, names)} (--help lists all)")
     given = vars(found)
     return {

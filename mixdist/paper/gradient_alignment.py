@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, rest = _parse(list(sys.argv[1:] if argv is None else argv))
     folders = options.run
     if not folders:
-        config = read_config(rest, PROGRAM)
+        config = read_config(rest, PROGRAM, options.flags)
         _check(config)
         measuring = [] if config.train.align_every else [f"--train.align_every={EVERY}"]
         main_rank = read_world().is_main

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             written.
     """
     options, rest = _parse(list(sys.argv[1:] if argv is None else argv))
-    config = read_config(rest, PROGRAM)
+    config = read_config(rest, PROGRAM, options.flags)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     here = World.alone(device)
     samples = find_samples(config)

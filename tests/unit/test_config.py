@@ -1,5 +1,6 @@
 """The config: every mistake is named with its place and what would be right; what is read is what was written."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import get_origin
 
@@ -332,3 +333,12 @@ def test_a_yaml_alias_that_holds_itself_is_named(tmp_path: Path) -> None:
     file.write_text("data: &d {sl: *d}\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"loop\.yaml has a YAML alias that refers to itself"):
         read_config(["--config", str(file)])
+
+
+@pytest.mark.parametrize(
+    "command", ["mixdist.planning.command", "mixdist.check_engines", "mixdist.paper.gradient_alignment"]
+)
+def test_a_mistyped_option_of_a_command_that_takes_settings_too_is_answered_with_the_nearest(command):
+    typed, meant = ("--jsno", "--json") if "paper" in command else ("--rnaks", "--ranks")
+    with pytest.raises(UserError, match=rf"unknown argument {typed}; did you mean '{meant}'\?"):
+        import_module(command).main(["--data.sl", "set", typed, "2"])
