@@ -33,6 +33,7 @@ from mixdist.errors import MixdistError, UserError
 from mixdist.launchers import torchrun_names
 from mixdist.world import World, leave_together, process_group, read_world
 
+PROGRAM = "mixdist check engines"
 ENGINES: dict[str, dict[str, Any]] = {
     "ddp": {"strategy": "ddp"},
     **{f"deepspeed, ZeRO {stage}": {"strategy": "deepspeed", "zero_stage": stage} for stage in range(4)},
@@ -51,15 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options, rest = _parse(list(sys.argv[1:] if argv is None else argv))
     if "RANK" not in torchrun_names(os.environ):
-        read_config(
-            rest, "mixdist check engines", options.flags
-        )  # its mistakes, and --help, before any rank is started
+        read_config(rest, PROGRAM, options.flags)  # its mistakes, and --help, before any rank is started
         return _start(options)
     world = read_world()
     try:
         with process_group(world):
             with world.together():
-                config = read_config(rest, "mixdist check engines", options.flags)
+                config = read_config(rest, PROGRAM, options.flags)
             return _run(config, world, options)
     except MixdistError as error:
         if world.is_main or not error.collective:
@@ -70,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = OwnOptions("mixdist check engines", HELP)
+    parser = OwnOptions(PROGRAM, HELP)
     parser.add_argument("--ranks", type=int, default=min(2, torch.cuda.device_count() or 2))
     parser.add_argument("--updates", type=int, default=5)
     parser.add_argument("--tolerance", type=float)
