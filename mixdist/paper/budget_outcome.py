@@ -52,7 +52,8 @@ def text_of(points: list[Point], place: Path) -> Text:
     """Write the points as text."""
     entries = [entry for point in points for entry in point.entries]
     kept = [entry for entry in entries if entry.reason is None] or entries
-    trained = dict.fromkeys(_trained(entry.about["trained"]) for entry in kept if "trained" in entry.about)
+    told = [entry for entry in kept if entry.about["arm"] != "sl"] or kept  # which has no epochs of SSL to tell
+    trained = dict.fromkeys(_trained(entry.about["trained"]) for entry in told if "trained" in entry.about)
     changes = dict.fromkeys(entry.changes for entry in kept if entry.changes)
     return Text(
         title=f"{place.name}: accuracy over the share of labels",

@@ -115,15 +115,18 @@ def test_files_of_other_settings_are_told_apart(
     assert (line["changes"], line["layout"]) == (changes, "")
     headline = f"backbone vit_tiny_patch16_224, epochs 4 + 2; SSL sees all images with {changes}"
     assert headline in capsys.readouterr().out
+    assert main([*own, "sl", "--seeds", "0", "--config", str(tmp_path / "a.yaml")]) == 0
+    assert f"({headline})" in capsys.readouterr().out  # of both arms: sl has no epochs of SSL to tell
+    trained.clear()
 
     assert main([*own, "--seeds", "1", "--config", str(tmp_path / "b.yaml")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "100pct-ssl+sl-seed0 holds a run of other settings (method.sl_epochs was 2, now 3)" in line
+    assert "100pct-sl-seed0 holds a run of other settings (method.sl_epochs was 2, now 3)" in line
     settings = ["--", "--train.compile", "true", "--model.options", "{depth: 2}"]
     assert main([*own, "--seeds", "1", "--config", str(tmp_path / "c.yaml"), *settings]) == 0
-    assert len(trained) == 2
+    assert len(trained) == 1
     lines = csv.DictReader((place / "results.csv").open())
-    assert [line["layout"] for line in lines] == ["", "--train.compile true"]
+    assert [line["layout"] for line in lines if line["arm"] == "ssl+sl"] == ["", "--train.compile true"]
 
 
 def test_tasks_of_other_content_are_told_apart(
