@@ -117,7 +117,7 @@ def _run(config: Config, world: World, options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         with world.together():
             trainer = passing_trainer(config, find_samples(config), Path(folder), world)
-        tolerance = _tolerance(config, trainer) if options.tolerance is None else options.tolerance
+        tolerance = _tolerance(trainer) if options.tolerance is None else options.tolerance
         if tolerance is None:
             raise UserError("train.precision fp16 is DDP's alone; check the engines under bf16 or fp32").everywhere()
         rows = _compare(trainer, config.parallel, options.updates)
@@ -126,8 +126,8 @@ def _run(config: Config, world: World, options: argparse.Namespace) -> int:
     return 0 if all(isinstance(each, str) or each.within(tolerance) for _, _, each in rows) else 1
 
 
-def _tolerance(config: Config, trainer: Trainer) -> float | None:
-    if trainer.precision.name == "fp32" and trainer.world.device.type == "cuda" and config.train.tf32:
+def _tolerance(trainer: Trainer) -> float | None:
+    if trainer.precision.name == "fp32" and trainer.world.device.type == "cuda" and trainer.config.train.tf32:
         return TF32_TOLERANCE
     return TOLERANCE.get(trainer.precision.name)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import os
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import launching
 import numpy as np
 import pytest
 from PIL import Image
+
+from mixdist.imports import uncollected
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny models run slower on more threads
 
@@ -17,13 +20,12 @@ TRAIN = {"ash": 34, "birch": 32, "cedar": 31}  # 97 images: one more than six ba
 TEST = {"ash": 11, "birch": 10, "cedar": 10}  # 31 images
 UNLABELLED = 33  # images of the other set: one more than two batches of 16
 
-gc.disable()  # until all tests are imported, as in mixdist/imports.py
 
-
-def pytest_collection_finish() -> None:
-    """Leave libraries and tests out of every later collection."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Import all tests, and the libraries that they need, without collections."""
+    with uncollected():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

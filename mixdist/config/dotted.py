@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -13,3 +13,8 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def is_within(name: str, keys: Iterable[str]) -> bool:
+    """Say whether a dotted name is one of ``keys``, or below one."""
+    return any(f"{name}.".startswith(f"{key}.") for key in keys)

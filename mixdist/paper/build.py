@@ -9,6 +9,7 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
+from mixdist.config.dotted import is_within
 from mixdist.config.read import fields, read_config
 from mixdist.config.schema import Config
 from mixdist.data.index import PackedSet
@@ -25,12 +26,12 @@ from mixdist.report.summarise import show
 
 PROGRAM = "mixdist reproduce"
 TIMED = (  # settings that change no run but its training time
-    "train.compile.",
-    "train.gradient_checkpointing.",
-    "train.micro_batch.",
-    "parallel.",
-    "data.cache.",
-    "data.workers.",
+    "train.compile",
+    "train.gradient_checkpointing",
+    "train.micro_batch",
+    "parallel",
+    "data.cache",
+    "data.workers",
 )
 
 
@@ -103,7 +104,7 @@ def make_job(
         value = _at(values, key)
         if below(same, [key]) != below(before, [key]):
             changes[key] = show(value)
-        elif f"{key}.".startswith(TIMED) and value != _at(values_before, key):
+        elif is_within(key, TIMED) and value != _at(values_before, key):
             layout[key] = show(value)
     about = {**about, "trained": _trained(config), "changes": changes, "layout": layout}
     return Job(label, folder, tuple(flags), config, same, about)

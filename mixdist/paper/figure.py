@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.ticker import LogLocator, NullLocator
 
 from mixdist.paper.cells import Cell
-from mixdist.paper.outcome import Outcome, Row
+from mixdist.paper.outcome import Outcome, Row, scales_of
 from mixdist.report.marks import COLOURS, LINES, MARKERS
 from mixdist.report.picture import Picture
 from mixdist.report.place import label_points
@@ -44,9 +44,9 @@ def _picture(backbone: str, ssl: str, sl: str, rows: list[Row]) -> Picture:
     figure = new_figure(3.6, width=7.2)
     panels = figure.subplots(1, 2)
     said = []
-    about = [entry.about for row in rows for entry in row.entries]
-    own = ", ".join(["ours", *(f"scaled by {scale:g}" for scale in sorted({one["scale"] for one in about} - {1}))])
-    own += ", of fewer images" if any(one["notes"] for one in about) else ""
+    entries = [entry for row in rows for entry in row.entries]
+    own = ", ".join(["ours", *(f"scaled by {scale:g}" for scale in scales_of(entries))])
+    own += ", of fewer images" if any(entry.about["notes"] for entry in entries) else ""
     for axes, title, point in zip(panels, (own, "the paper's"), (_ours, _papers), strict=True):
         lines = _lines(rows, point)
         axes.set(title=title, xlabel="training time, s")

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from mixdist import train
@@ -63,9 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     together = {phase: [found for run in runs.values() for found in run[phase]] for phase in PHASES}
     means, ranges = ({phase: _each(of, together[phase]) for phase in PHASES} for of in (fmean, _range))
     unfinished = {str(folder): stands_at(folder) for folder in folders if not RunFolder(folder).result.is_file()}
-    _print(together, len(runs))
+    console = plain_or_terminal()
+    _print(console, means, ranges, {phase: len(found) for phase, found in together.items()}, len(runs))
     for folder, step in unfinished.items():
-        print_line(plain_or_terminal(), f"note: {folder} is not finished: it stands at step {step}")
+        print_line(console, f"note: {folder} is not finished: it stands at step {step}")
     if options.json:
         figures = {"means": means, "ranges": ranges, "paper": PAPER, "unfinished": unfinished, "runs": runs}
         with written("--json", options.json):
@@ -89,11 +91,11 @@ def read_cosines(folder: Path) -> dict[str, list[dict[str, Any]]]:
     Raises:
         UserError: there is no such run, or it has none.
     """
-    kept = ("step", "epoch", *PAPER)
+    kept, records = ("step", "epoch", *PAPER), _records(folder)
     found: dict[str, list[dict[str, Any]]] = {
         phase: [
             {key: record[key] for key in kept}
-            for record in _records(folder)
+            for record in records
             if record["phase"] == phase and record.get("cos_ssl_sl") is not None
         ]
         for phase in PHASES
@@ -138,22 +140,26 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.split(argv)
 
 
-def _print(found: dict[str, list[dict[str, Any]]], runs: int) -> None:
-    console = plain_or_terminal()
+Figures = dict[str, dict[str, Any] | None]  # by phase and cosine; None where a phase has no record
+
+
+def _print(console: Console, means: Figures, ranges: Figures, counts: dict[str, int], runs: int) -> None:
     table = Table("gradients of", *(f"{phase} phase" for phase in PHASES), "paper")
     for column in table.columns[1:]:
         column.justify = "right"
     for key, label in LABELS.items():
-        ours = [_cell([one[key] for one in found[phase]]) for phase in PHASES]
+        ours = [_cell(key, means[phase], ranges[phase], counts[phase]) for phase in PHASES]
         table.add_row(label, *ours, f"{PAPER[key]:.3f}")
     console.print(table)
-    told = ", ".join(f"{_count(len(found[phase]), 'record')} of the {phase} phase" for phase in PHASES)
+    told = ", ".join(f"{_count(counts[phase], 'record')} of the {phase} phase" for phase in PHASES)
     print_line(console, f"cosines, means (least to greatest) over {told}, of {_count(runs, 'run')}")
 
 
-def _cell(values: list[float]) -> str:
-    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-    return f"{fmean(values):.3f}{spread}" if values else "-"
+def _cell(key: str, mean: dict[str, Any] | None, between: dict[str, Any] | None, count: int) -> str:
+    if mean is None or between is None:
+        return "-"
+    least, greatest = between[key]
+    return f"{mean[key]:.3f}" + (f" ({least:.3f} to {greatest:.3f})" if count > 1 else "")
 
 
 def _count(number: int, what: str) -> str:

@@ -87,18 +87,24 @@ def _jobs(options: argparse.Namespace, changes: Mapping[str, str], place: Path) 
                 about = {"share": share, "arm": arm, "seed": seed}
                 flags = flags_of(options.config, {**settings, **changes})
                 jobs.append(make_job(name, place / name, flags, flags_of([], settings), opened, about))
+    config = jobs[-1].config
+    whole = find_samples(config.model_copy(update={"data": config.data.model_copy(update=WHOLE)}))
     for share, job in {job.about["share"]: job for job in jobs}.items():
-        _check_share(share, job.config)
+        _check_share(share, job.config, whole)
     return jobs
 
 
-def _check_share(share: float, config: Config) -> None:
+def _check_share(share: float, config: Config, found: Samples) -> None:
     """Refuse a share that leaves a class without a label, before anything is trained.
+
+    Args:
+        share: of the labels.
+        config: of a run with this share.
+        found: the samples where all keep their label.
 
     Raises:
         UserError: naming the smallest share that leaves none, where shares are drawn from each class alike.
     """
-    found = find_samples(config.model_copy(update={"data": config.data.model_copy(update=WHOLE)}))
     try:
         labelled_ids(found.sl, training_ids(found.sl, config.data), config.data)
     except DataError:

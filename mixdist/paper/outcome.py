@@ -97,7 +97,7 @@ class Outcome:
     @property
     def scales(self) -> list[float]:
         """What the runs were shortened to, where they were."""
-        return sorted({entry.about["scale"] for entry in self.entries} - {1})
+        return scales_of(self.entries)
 
     def baseline(self, row: Row) -> Row | None:
         """Return the row `ssl+sl` of the same setting, None where the table has none."""
@@ -132,6 +132,11 @@ def read_outcome(grid: Grid, place: Path, chosen: Iterable[Cell]) -> Outcome:
         entries.setdefault(cell, []).append(entry_of(folder, file["about"]))
     rows = (Row(by_seed(entries[cell]), cell) for cell in grid.cells if cell in entries)
     return Outcome(grid, tuple(rows))
+
+
+def scales_of(entries: Iterable[Entry]) -> list[float]:
+    """Return what runs were shortened to, where they were, each once."""
+    return sorted({entry.about["scale"] for entry in entries} - {1})
 
 
 def by_seed(entries: Iterable[Entry]) -> tuple[Entry, ...]:

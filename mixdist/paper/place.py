@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixdist.config.dotted import is_within
 from mixdist.engine.checkpoint.identity import differences
 from mixdist.errors import UserError
 from mixdist.paper.jobs import CELL, Job, came_to_nothing, cells_below, read_cell
@@ -38,9 +40,10 @@ def check_place(place: Path, jobs: Sequence[Job]) -> None:
         cell = read_cell(job.folder) or _begun_meanwhile(job.folder)
         if cell is not None and cell["hash"] != job.hash and not came_to_nothing(job.folder):
             raise _other_run(job.folder, differences(cell["identity"], job.identity))
+    rows = {json.dumps(_row(job.about)): job for job in jobs}  # whose seeds are alike in all that is compared
     for folder, cell in cells_below(place):
         if not came_to_nothing(folder):
-            for job in jobs:
+            for job in rows.values():
                 if changed := _unlike(cell, job):
                     raise _other_run(folder, changed)
 
@@ -82,7 +85,7 @@ def _trained_on(about: dict[str, Any]) -> str | None:
 
 def below(identity: dict[str, str], keys: Collection[str]) -> dict[str, str]:
     """Return the part of an identity that these settings are; the entries of a mapping have dotted names."""
-    return {name: text for name, text in identity.items() if any(f"{name}.".startswith(f"{key}.") for key in keys)}
+    return {name: text for name, text in identity.items() if is_within(name, keys)}
 
 
 def _other_run(folder: Path, changed: Sequence[str]) -> UserError:

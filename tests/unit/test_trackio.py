@@ -171,7 +171,9 @@ print(json.dumps(SQLiteStorage.get_logs("forest", sys.argv[1])))
 """
 
 
-@pytest.mark.skipif(find_spec("trackio") is None, reason="trackio is not installed")
+@pytest.mark.skipif(
+    find_spec("trackio") is None, reason="trackio is not installed; .ci/run installs it with the dev extra"
+)
 def test_the_real_trackio_has_each_step_once_over_two_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "there"))
     said: list[str] = []

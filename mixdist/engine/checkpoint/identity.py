@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixdist.config.dotted import dotted
+from mixdist.config.dotted import dotted, is_within
 from mixdist.config.read import default_of, fields
 from mixdist.config.schema import Config
 
@@ -57,7 +57,7 @@ def _settings(config: Config, left_out: tuple[str, ...]) -> dict[str, str]:
     flat = {key: str(value) for key, value in dotted(config.model_dump(mode="json"))}
     for name in config.data.tasks:
         del flat[f"data.tasks.{name}.path"]  # as of data.sl, the content counts
-    return {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{k}.") for k in left_out)}
+    return {key: value for key, value in flat.items() if not is_within(key, left_out)}
 
 
 def differences(was: dict[str, str], now: dict[str, str]) -> list[str]:
